@@ -1,0 +1,1 @@
+"""From records and photos to batches; imports no model."""

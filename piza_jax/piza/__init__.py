@@ -1,0 +1,1 @@
+"""What the paper adds: zoom conditioning, box history, the zoom loop."""
