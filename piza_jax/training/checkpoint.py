@@ -1,0 +1,247 @@
+"""Checkpoints of a run (the one file that imports orbax) and loading a trained model from its folder.
+
+A workdir holds config.json, frozen/ (parameters that never change, written once) and checkpoints/STEP (trainable
+parameters, optimiser, step, state of the data iterator). Orbax writes each step beside its final name and renames it
+when complete, so that a kill or a full disk leaves the steps before it as they were.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+from ml_collections import ConfigDict
+from orbax.checkpoint import v1 as ocp
+
+from piza_jax.errors import PizaError
+from piza_jax.training import config as configs
+from piza_jax.training.params import check_same, flatten_state, unflatten_state
+
+CONFIG, CHECKPOINTS, FROZEN = "config.json", "checkpoints", "frozen"
+
+# Keys that may change between two starts of one run: they steer reporting, hardware and place, not the mathematics.
+FREE_KEYS = ("train.log_every", "train.num_epochs", "train.num_steps", "checkpoint.", "evaluation.", "mesh.",
+             "data.num_workers", "data.data_dir", "data.images", "data.annotations")  # fmt: skip
+
+
+class Checkpoints:
+    """Saves and restores the states of one run; use as a context manager, which waits for the last save."""
+
+    def __init__(self, workdir: str | os.PathLike[str], *, keep: int = 3):
+        """Open (and make) workdir; keep is how many of the latest checkpoints stay. PizaError if it cannot be made."""
+        self.workdir = Path(workdir).resolve()
+        self._pending: int | None = None
+        training = ocp.training
+        try:
+            (self.workdir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+            self._checkpointer = training.Checkpointer(
+                self.workdir / CHECKPOINTS,
+                preservation_policy=training.preservation_policies.LatestN(keep),
+                cleanup_tmp_directories=True,
+            )
+        except OSError as error:
+            raise PizaError(f"cannot use {self.workdir} as workdir: {error}") from error
+
+    @property
+    def latest(self) -> int | None:
+        """Step of the last complete checkpoint on disk, None where there is none."""
+        return latest_step(self.workdir)
+
+    def save(self, step: int, trainable: Any, optimizer: Any, iterator: Any) -> None:
+        """Start an asynchronous save, after the one before has ended.
+
+        The arrays and the iterator may be changed as soon as this returns.
+
+        Raises:
+            PizaError: this save or the one before could not be written; older checkpoints are untouched.
+        """
+        self.wait()
+        state = {"trainable": trainable, "optimizer": {"step": step, "state": optimizer}, "data": iterator}
+        self._pending = step
+        with self._reporting():
+            self._checkpointer.save_checkpointables_async(step, state, force=True)
+
+    def save_frozen(self, frozen: Mapping[str, jax.Array]) -> None:
+        """Write the frozen parameters; call it once, before the first save. PizaError if they cannot be written."""
+        if frozen:
+            try:
+                ocp.save(self.workdir / FROZEN, dict(frozen), overwrite=True)
+            except Exception as error:
+                raise PizaError(f"cannot write {self.workdir / FROZEN}: {_first_line(error)}") from error
+
+    def restore(self, trainable: Any, optimizer: Any, iterator: Any) -> tuple[int, Any, Any]:
+        """Load the last checkpoint onto the shardings of the abstract trees given, and set the iterator's state.
+
+        Args:
+            trainable: {name: ShapeDtypeStruct with sharding}.
+            optimizer: optimiser state of ShapeDtypeStruct with sharding.
+            iterator: a fresh iterator over the same dataset; its state is set in place.
+
+        Returns:
+            step, trainable, optimizer state.
+
+        Raises:
+            PizaError: the checkpoint is of another configuration or cannot be read.
+        """
+        step = self.latest
+        if step is None:
+            raise PizaError(f"{self.workdir / CHECKPOINTS} holds no checkpoint")
+        targets = {"trainable": trainable, "optimizer": {"step": 0, "state": optimizer}, "data": iterator}
+        loaded = _load_step(self.workdir, step, targets)
+        return int(loaded["optimizer"]["step"]), loaded["trainable"], loaded["optimizer"]["state"]
+
+    def restore_frozen(self, frozen: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """Load the frozen parameters onto the shardings of {name: ShapeDtypeStruct}."""
+        return _load_frozen(self.workdir, frozen)
+
+    def wait(self) -> None:
+        """Wait for the save in progress; PizaError if it failed."""
+        with self._reporting():
+            self._checkpointer.wait()
+        self._pending = None
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        try:
+            self.wait()
+            self._checkpointer.close()
+        except PizaError:
+            if kind is None:  # otherwise the error on its way says more
+                raise
+
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            step, self._pending = self._pending, None
+            last = self.latest
+            good = f"the last good checkpoint is step {last}" if last is not None else "there is no older checkpoint"
+            raise PizaError(
+                f"the checkpoint of step {step} could not be written to {self.workdir / CHECKPOINTS} "
+                f"({_first_line(error)}); {good}; make room there and start again with the same workdir to go on"
+            ) from error
+
+
+def latest_step(workdir: str | os.PathLike[str]) -> int | None:
+    """Step of the last complete checkpoint in workdir, None where there is none."""
+    folder = Path(workdir) / CHECKPOINTS
+    steps = [int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()] if folder.is_dir() else []
+    return max(steps, default=None)
+
+
+def prepare_workdir(workdir: str | os.PathLike[str], config: ConfigDict) -> list[str]:
+    """Write config.json, or hold the one that is there against config when the folder already has a checkpoint.
+
+    Returns:
+        The differences that a run may have between two starts (FREE_KEYS), as text.
+
+    Raises:
+        PizaError: the checkpoint there belongs to another configuration; each difference is named.
+    """
+    workdir = Path(workdir)
+    notes = []
+    if latest_step(workdir) is not None:
+        changed = configs.differences(configs.flatten(read_config(workdir)), configs.flatten(config))
+        said = {key: f"{key}: {old!r} there, {new!r} now" for key, (old, new) in changed.items()}
+        fixed = [text for key, text in said.items() if not key.startswith(FREE_KEYS)]
+        if fixed:
+            raise PizaError(
+                f"{workdir} holds a checkpoint of another configuration ({'; '.join(fixed)}); "
+                "take these settings back, or give another --workdir"
+            )
+        notes = list(said.values())
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        temporary = workdir / (CONFIG + ".tmp")
+        temporary.write_text(configs.to_json(config), encoding="utf-8")
+        os.replace(temporary, workdir / CONFIG)
+    except OSError as error:
+        raise PizaError(f"cannot write {workdir / CONFIG}: {error}") from error
+    return notes
+
+
+def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
+    """The configuration of a workdir; PizaError when it is absent or broken."""
+    path = Path(workdir) / CONFIG
+    try:
+        return configs.from_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise PizaError(f"{workdir} is no folder of a trained model: it has no {CONFIG}") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise PizaError(f"cannot read {path}: {error}") from error
+
+
+def load_model(workdir: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
+    """Rebuild the detector of a trained workdir with its last checkpoint's weights, on the default device.
+
+    Returns:
+        The model and the configuration as a plain dict.
+
+    Raises:
+        PizaError: no configuration or checkpoint there, a checkpoint that cannot be read or that belongs to another
+            configuration.
+    """
+    from piza_jax.peft import select
+    from piza_jax.piza.detector import PizaDetector, config_from_dict
+
+    config = read_config(workdir)
+    step = latest_step(workdir)
+    if step is None:
+        raise PizaError(f"{Path(workdir) / CHECKPOINTS} holds no checkpoint; train first, or wait for the first save")
+    model_config = config_from_dict(config.model.to_dict())
+    model = nnx.eval_shape(lambda: PizaDetector(model_config, rngs=nnx.Rngs(0)))
+    graph, train_state, frozen_state = select.split(model, config.peft)
+    trainable, frozen = _on_default_device(train_state), _on_default_device(frozen_state)
+    trainable = _load_step(Path(workdir).resolve(), step, {"trainable": trainable})["trainable"]
+    frozen = _load_frozen(Path(workdir).resolve(), frozen)
+    states = unflatten_state(train_state, trainable), unflatten_state(frozen_state, frozen)
+    return nnx.merge(graph, *states, copy=True), config.to_dict()
+
+
+def _on_default_device(state: nnx.State) -> dict[str, Any]:
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+        for name, leaf in flatten_state(state).items()
+    }
+
+
+def _load_step(workdir: Path, step: int, targets: dict[str, Any]) -> dict[str, Any]:
+    path = workdir / CHECKPOINTS / str(step)
+    cure = f"delete {path} to fall back on the checkpoint before it"
+    with _reading(path, cure):
+        stored = ocp.metadata(path, checkpointable_name="trainable").metadata
+    check_same(targets["trainable"], stored, str(path))
+    with _reading(path, cure):
+        return ocp.load_checkpointables(path, targets)
+
+
+def _load_frozen(workdir: Path, targets: Mapping[str, Any]) -> dict[str, jax.Array]:
+    path = workdir / FROZEN
+    if not targets:
+        return {}
+    with _reading(path, "restore it from a copy, or train again in an empty workdir"):
+        stored = ocp.metadata(path).metadata
+    check_same(targets, stored, str(path))
+    with _reading(path, "restore it from a copy, or train again in an empty workdir"):
+        return ocp.load(path, dict(targets))
+
+
+@contextlib.contextmanager
+def _reading(path: Path, cure: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise PizaError(f"cannot read the checkpoint {path} ({_first_line(error)}); {cure}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -1,0 +1,218 @@
+"""The training loop, in one order: batch, step, check, save, evaluate, report; and starting or resuming a run."""
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from piza_jax.errors import PizaError
+from piza_jax.training import checkpoint, optim, sharding
+from piza_jax.training.interrupt import StopSignal
+from piza_jax.training.params import flatten_state, unflatten_state
+from piza_jax.training.reporting import Reporter, describe, is_first, say
+from piza_jax.training.step import Loss, TrainState, make_step
+from piza_jax.training.throughput import StepCost
+
+Split = Callable[[Any], tuple[Any, nnx.State, nnx.State]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained; the loop itself knows no detector.
+
+    Attributes:
+        make_model: builds the randomly initialised nnx.Module; is traced under jit, so it only uses jax.
+        split: model -> (graphdef, trainable state, frozen state).
+        loss: (model, batch of arrays [B, ...], key) -> (scalar, {name: scalar}).
+        dataset: iterable of dicts of NumPy arrays [local B, ...]; its iterators are checkpointable (grain's are).
+        steps_per_epoch: batches in one pass over the data.
+        pretrained: {name: shape and dtype} -> {name: array} of the parameters to start from instead of random ones.
+        evaluate: (model, step) -> {name: number}, run every config.evaluation.every steps and at the end.
+    """
+
+    make_model: Callable[[], nnx.Module]
+    split: Split
+    loss: Loss
+    dataset: Iterable[Mapping[str, np.ndarray]]
+    steps_per_epoch: float
+    pretrained: Callable[[Mapping[str, jax.ShapeDtypeStruct]], Mapping[str, np.ndarray]] | None = None
+    evaluate: Callable[[Any, int], Mapping[str, float]] | None = None
+
+
+class FitResult(NamedTuple):
+    """Where a run ended: the step, the last scalars, and whether a signal stopped it early."""
+
+    step: int
+    scalars: dict[str, float]
+    interrupted: bool
+
+
+def fit(task: Task, config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
+    """Train task in workdir from its last checkpoint, or from the start where there is none.
+
+    Args:
+        task: what to train.
+        config: seed, train.{batch_size, num_epochs, num_steps, log_every}, optimizer, mesh.{data, fsdp,
+            min_shard_size}, checkpoint.{every, keep}, evaluation.every.
+        workdir: folder of the run; see checkpoint.py and writer.py for what it holds.
+
+    Raises:
+        PizaError: a mesh or batch that does not fit, a workdir of another configuration, a loss that is not finite,
+            data that ends early, a disk that is full.
+    """
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+    sharding.check_batch(mesh, config.train.batch_size)
+    num_steps = config.train.num_steps or max(round(config.train.num_epochs * task.steps_per_epoch), 1)
+    if is_first():
+        for note in checkpoint.prepare_workdir(workdir, config):
+            say(f"changed since the last start: {note}")
+    with jax.set_mesh(mesh), checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
+        run = _Run(task, config, mesh, num_steps)
+        iterator = iter(task.dataset)
+        start, state, frozen = run.start(checkpoints, iterator)
+        describe(mesh, state.trainable, frozen, Path(workdir))
+        return run.train(start, state, frozen, iterator, checkpoints, Path(workdir))
+
+
+class _Run:
+    """One start of a run: the split model, its optimiser and shardings, and the loop over them."""
+
+    def __init__(self, task: Task, config: ConfigDict, mesh: jax.sharding.Mesh, num_steps: int):
+        self.task, self.config, self.mesh, self.num_steps = task, config, mesh, num_steps
+        self.split_model = task.split(nnx.eval_shape(task.make_model))
+        settings = optim.OptimizerConfig.from_mapping(config.optimizer.to_dict())
+        self.schedule = optim.make_schedule(settings, task.steps_per_epoch, num_steps)
+        self.accumulate = settings.accumulate
+        self.optimizer = optim.make_optimizer(settings, self.schedule)
+        trainable, self.abstract_frozen = (flatten_state(state) for state in self.split_model[1:])
+        optim.check_rules(settings, [*trainable, *self.abstract_frozen])
+        if not trainable:
+            raise PizaError(f"peft={config.get('peft')!r} leaves nothing to train")
+        step = jax.ShapeDtypeStruct((), jnp.int32)
+        self.abstract_state = TrainState(step, trainable, jax.eval_shape(self.optimizer.init, trainable))
+        self.state_shardings = sharding.state_shardings(mesh, self.abstract_state, config.mesh.min_shard_size)
+        self.frozen_shardings = sharding.state_shardings(mesh, self.abstract_frozen, config.mesh.min_shard_size)
+        self.step = jax.jit(
+            make_step(self.split_model, task.loss, self.optimizer, config.seed),
+            donate_argnums=0,
+            out_shardings=(self.state_shardings, sharding.replicated(mesh)),
+        )
+
+    def start(self, checkpoints: checkpoint.Checkpoints, iterator: Any) -> tuple[int, TrainState, dict[str, jax.Array]]:
+        """State and frozen parameters of the last checkpoint, or fresh ones, the frozen part of which is saved."""
+        if checkpoints.latest is None:
+            state, frozen = self._initialise()
+            checkpoints.save_frozen(frozen)
+            return 0, state, frozen
+        target = sharding.abstract(self.abstract_state, self.state_shardings)
+        step, trainable, optimizer = checkpoints.restore(target.trainable, target.optimizer, iterator)
+        counter = jax.device_put(jnp.int32(step), self.state_shardings.step)
+        frozen = checkpoints.restore_frozen(sharding.abstract(self.abstract_frozen, self.frozen_shardings))
+        say(f"resumed from step {step}")
+        return step, TrainState(counter, trainable, optimizer), frozen
+
+    def _initialise(self) -> tuple[TrainState, dict[str, jax.Array]]:
+        def parameters() -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+            _, trainable, frozen = self.task.split(self.task.make_model())
+            return flatten_state(trainable), flatten_state(frozen)
+
+        shardings = self.state_shardings.trainable, self.frozen_shardings
+        trainable, frozen = sharding.initialise(parameters, shardings)
+        if self.task.pretrained:
+            given = self.task.pretrained({**self.abstract_state.trainable, **self.abstract_frozen})
+            _replace(trainable, given, shardings[0])
+            _replace(frozen, given, shardings[1])
+        optimizer = jax.jit(self.optimizer.init, out_shardings=self.state_shardings.optimizer)(trainable)
+        counter = jax.device_put(jnp.int32(0), self.state_shardings.step)
+        return TrainState(counter, trainable, optimizer), frozen
+
+    def train(
+        self,
+        start: int,
+        state: TrainState,
+        frozen: dict[str, jax.Array],
+        iterator: Iterator[Mapping[str, np.ndarray]],
+        checkpoints: checkpoint.Checkpoints,
+        workdir: Path,
+    ) -> FitResult:
+        """Steps start..num_steps - 1."""
+        config, compiled = self.config, None
+        scalars: dict[str, Any] = {}
+        with Reporter(workdir, start, self.num_steps, config) as reporter, StopSignal() as stop:
+            if start and self._evaluation_due(start) and not reporter.evaluated(start):
+                reporter.evaluation(start, partial(self._evaluate, start, state, frozen))  # killed before it ended
+            if start >= self.num_steps:
+                say(f"nothing to do: the run in {workdir} has all its {self.num_steps} steps")
+            for step in range(start + 1, self.num_steps + 1):
+                batch = sharding.put_batch(self.mesh, _next(iterator, step, self.num_steps))
+                if compiled is None:
+                    compiled = self.step.lower(state, frozen, batch).compile()
+                    reporter.cost(StepCost.of(compiled, self.mesh.size))
+                state, on_device = compiled(state, frozen, batch)
+                # One step behind, so that the host prepares a batch while the device computes.
+                _check_finite(scalars, step - 1, checkpoints)
+                last, interrupted = step == self.num_steps, stop.requested(step)
+                scalars = on_device
+                saving = last or interrupted or step % config.checkpoint.every == 0
+                logging = last or interrupted or step % config.train.log_every == 0
+                if saving or logging:
+                    scalars = {name: float(value) for name, value in jax.device_get(on_device).items()}
+                    _check_finite(scalars, step, checkpoints)
+                reporter.step(step)
+                if logging:  # before the save, so that a resumed run has every line up to its first step
+                    rate = float(self.schedule((step - 1) // self.accumulate))
+                    reporter.write(step, {**scalars, "learning_rate": rate})
+                if saving:  # before the iterator moves on
+                    checkpoints.save(step, state.trainable, state.optimizer, iterator)
+                if self._evaluation_due(step) and not interrupted:
+                    reporter.evaluation(step, partial(self._evaluate, step, state, frozen))
+                if interrupted:
+                    checkpoints.wait()
+                    say(f"stopped by a signal after step {step}, which is saved; start again to go on")
+                    return FitResult(step, scalars, True)
+        checkpoints.wait()
+        return FitResult(max(start, self.num_steps), scalars, False)
+
+    def _evaluation_due(self, step: int) -> bool:
+        every = self.config.evaluation.every
+        return self.task.evaluate is not None and (step == self.num_steps or (bool(every) and step % every == 0))
+
+    def _evaluate(self, step: int, state: TrainState, frozen: dict[str, jax.Array]) -> Mapping[str, float]:
+        assert self.task.evaluate is not None
+        graph, *templates = self.split_model
+        states = [unflatten_state(*pair) for pair in zip(templates, (state.trainable, frozen), strict=True)]
+        return self.task.evaluate(nnx.merge(graph, *states, copy=True), step)
+
+
+def _next(iterator: Iterator[Mapping[str, np.ndarray]], step: int, num_steps: int) -> Mapping[str, np.ndarray]:
+    try:
+        return next(iterator)
+    except StopIteration:
+        raise PizaError(f"the data ended at step {step} of {num_steps}; repeat it or lower train.num_steps") from None
+
+
+def _check_finite(scalars: Mapping[str, Any], step: int, checkpoints: checkpoint.Checkpoints) -> None:
+    bad = [name for name in ("loss", "grad_norm") if name in scalars and not math.isfinite(float(scalars[name]))]
+    if bad:
+        last = checkpoints.latest
+        good = f"checkpoint of step {last} in {checkpoints.workdir}" if last is not None else "none was written yet"
+        raise PizaError(
+            f"{bad[0]} is {float(scalars[bad[0]])} at step {step}; nothing of it was saved. "
+            f"Last good checkpoint: {good}. "
+            "Lower optimizer.learning_rate, add optimizer.warmup_steps, or look at the samples of that step"
+        )
+
+
+def _replace(target: dict[str, jax.Array], given: Mapping[str, np.ndarray], shardings: Mapping[str, Any]) -> None:
+    for name, leaf in target.items():
+        if name in given:
+            target[name] = jax.device_put(np.asarray(given[name], leaf.dtype), shardings[name])

@@ -1,0 +1,46 @@
+"""One training step as a pure function over split parameters."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from flax import nnx
+
+from piza_jax.training.params import unflatten_state
+
+Loss = Callable[[Any, dict[str, jax.Array], jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+
+
+class TrainState(NamedTuple):
+    """What a step changes: step int32 [], trainable parameters {name: array} and their optimiser state."""
+
+    step: Any
+    trainable: dict[str, Any]
+    optimizer: Any
+
+
+def make_step(
+    split_model: tuple[Any, nnx.State, nnx.State], loss: Loss, optimizer: optax.GradientTransformation, seed: int
+) -> Callable[[TrainState, dict[str, jax.Array], dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
+    """The pure training step (state, frozen, batch) -> (state, scalars), to be jitted.
+
+    The random key is fold_in(key(seed), state.step): a resumed run draws what an uninterrupted one draws.
+    """
+    graph, trainable_template, frozen_template = split_model
+
+    def step(state: TrainState, frozen: dict[str, jax.Array], batch: dict[str, jax.Array]):
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+
+        def total(trainable: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+            states = unflatten_state(trainable_template, trainable), unflatten_state(frozen_template, frozen)
+            # Without a copy the variables belong to an outer trace and the model cannot be differentiated.
+            return loss(nnx.merge(graph, *states, copy=True), batch, key)
+
+        (value, scalars), gradients = jax.value_and_grad(total, has_aux=True)(state.trainable)
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.trainable)
+        trainable = optax.apply_updates(state.trainable, updates)
+        scalars = {**scalars, "loss": value, "grad_norm": optax.global_norm(gradients)}
+        return TrainState(state.step + 1, trainable, optimizer_state), scalars
+
+    return step
