@@ -7,6 +7,7 @@ when complete, so that a kill or a full disk leaves the steps before it as they 
 
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,14 @@ CONFIG, CHECKPOINTS, FROZEN = "config.json", "checkpoints", "frozen"
 # Keys that may change between two starts of one run: they steer reporting, hardware and place, not the mathematics.
 FREE_KEYS = ("train.log_every", "train.num_epochs", "train.num_steps", "checkpoint.", "evaluation.", "mesh.",
              "data.num_workers", "data.data_dir", "data.images", "data.annotations")  # fmt: skip
+
+
+def _not_orbax_traceback(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and "orbax" in record.pathname)
+
+
+# Orbax logs the traceback of a failed save in its own thread; the same error is raised here as a PizaError.
+logging.getLogger("absl").addFilter(_not_orbax_traceback)
 
 
 class Checkpoints:

@@ -1,0 +1,96 @@
+"""The mesh, the shape rule, and one step on eight devices against one."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import PartitionSpec
+
+from piza_jax.errors import PizaError
+from piza_jax.training import optim, sharding
+from piza_jax.training.params import flatten_state
+from piza_jax.training.step import TrainState, make_step
+from tests import tiny_task
+
+
+@pytest.mark.parametrize(
+    ("data", "fsdp", "shape"), [(-1, 1, (8, 1)), (2, -1, (2, 4)), (-1, 4, (2, 4)), (8, 1, (8, 1)), (1, 8, (1, 8))]
+)
+def test_mesh_sizes(data, fsdp, shape):
+    mesh = sharding.make_mesh(data, fsdp)
+    assert tuple(mesh.shape[axis] for axis in ("data", "fsdp")) == shape
+
+
+@pytest.mark.parametrize(("data", "fsdp"), [(3, -1), (2, 2), (-1, -1), (0, 8), (16, 1)])
+def test_mesh_that_does_not_fit(data, fsdp):
+    with pytest.raises(PizaError, match=f"mesh.data={data}"):
+        sharding.make_mesh(data, fsdp)
+
+
+def test_batch_that_does_not_divide():
+    with pytest.raises(PizaError, match=r"batch_size=12 does not divide over the mesh of 8 .*multiple of 8"):
+        sharding.check_batch(sharding.make_mesh(), 12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fsdp", "spec"),
+    [
+        ((768, 3072), 4, PartitionSpec(None, "fsdp")),
+        ((30522, 768), 4, PartitionSpec(None, "fsdp")),  # 4 does not divide the larger dimension
+        ((30524, 768), 4, PartitionSpec("fsdp")),
+        ((512, 512), 4, PartitionSpec(None, "fsdp")),
+        ((3, 3, 5), 4, PartitionSpec()),
+        ((64,), 4, PartitionSpec()),  # below the threshold
+        ((768, 3072), 1, PartitionSpec()),
+        ((), 4, PartitionSpec()),
+    ],
+)
+def test_shape_rule(shape, fsdp, spec):
+    assert sharding.parameter_spec(shape, fsdp, min_size=1024) == spec
+
+
+def run_one_step(devices, data, fsdp):
+    """Loss, parameters before and after one step of the tiny task, with the shardings of the parameters."""
+    config = tiny_task.make_config()
+    task = tiny_task.make_task(config, width=32)
+    mesh = sharding.make_mesh(data, fsdp, devices)
+    settings = optim.OptimizerConfig(learning_rate=1e-2)
+    optimizer = optim.make_optimizer(settings, optim.make_schedule(settings, 5, 20))
+    split = task.split(nnx.eval_shape(task.make_model))
+
+    def initialise():
+        _, trainable, frozen = task.split(task.make_model())
+        trainable = flatten_state(trainable)
+        return TrainState(jax.numpy.int32(0), trainable, optimizer.init(trainable)), flatten_state(frozen)
+
+    with jax.set_mesh(mesh):
+        shardings = sharding.state_shardings(mesh, jax.eval_shape(initialise), min_size=64)
+        state, frozen = sharding.initialise(initialise, shardings)
+        before = jax.device_get(state.trainable)
+        placed = {name: leaf.sharding.spec for name, leaf in state.trainable.items()}
+        batch = sharding.put_batch(mesh, next(iter(task.dataset)))
+        step = jax.jit(make_step(split, task.loss, optimizer, seed=0), donate_argnums=0)
+        state, scalars = step(state, frozen, batch)
+        return jax.device_get(scalars), before, jax.device_get(state.trainable), placed
+
+
+@pytest.mark.parametrize(("data", "fsdp"), [(8, 1), (2, 4)])
+def test_step_on_eight_devices_equals_one(data, fsdp):
+    scalars_one, before_one, after_one, _ = run_one_step(jax.devices()[:1], 1, 1)
+    scalars, before, after, placed = run_one_step(jax.devices(), data, fsdp)
+    if fsdp > 1:
+        assert placed["layers/0/kernel"] == PartitionSpec(None, "fsdp")
+    for name in scalars_one:
+        np.testing.assert_allclose(scalars[name], scalars_one[name], rtol=1e-5)
+    for name in before_one:
+        np.testing.assert_array_equal(before[name], before_one[name])  # the same draw however it is sharded
+        np.testing.assert_allclose(after[name] - before[name], after_one[name] - before_one[name], rtol=0, atol=1e-5)
+        assert np.abs(after[name] - before[name]).max() > 1e-3
+
+
+def test_large_state_is_never_whole_on_a_device():
+    mesh = sharding.make_mesh(2, 4)
+    target = {"kernel": jax.ShapeDtypeStruct((256, 512), jax.numpy.float32)}
+    shardings = sharding.state_shardings(mesh, target, min_size=1024)
+    made = sharding.initialise(lambda: {"kernel": jax.random.normal(jax.random.key(0), (256, 512))}, shardings)
+    assert {shard.data.shape for shard in made["kernel"].addressable_shards} == {(256, 128)}
