@@ -1,29 +1,35 @@
 """Crop a box out of a full-resolution photo and resize it onto a static canvas, on the device.
 
-The pixels are those of Pillow's ``Image.resize(size, BILINEAR, box=box)``: a triangle filter whose width grows with the
-reduction (antialiased), evaluated in the coordinates of a float box. The geometry is that of ``data.views.make_view``.
+The pixels are those of Pillow's ``Image.resize(size, BILINEAR, box=box)``: a triangle filter that widens with the
+reduction (antialiased), in the coordinates of a float box. The geometry is that of ``data.views.make_view``.
 """
 
 import math
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
-# Sides of the square windows, in canvases, that the taps form cuts out before it filters; after them the whole photo.
-WINDOW_CANVASES = (0.5, 1, 2)
+from piza_jax.ops.deformable import _sharded_axes
+
 METHODS = ("auto", "dense", "taps")
+
+# Windows of the taps form, in canvases; a box that fits none of them takes the whole photo.
+_WINDOWS = (0.5, 1, 2)
+
+# Rounding a thin view to whole pixels (1.5 to 1) can reduce its short side by up to half as much again as the long one.
+_THIN = 1.5
 
 
 def content_size(box_xyxy: jax.Array, canvas_hw: tuple[int, int]) -> jax.Array:
-    """Height and width int32 [..., 2] that a view of boxes float32 [..., 4] (photo px) takes on the canvas."""
-    height, width = canvas_hw
-    sides = box_xyxy[..., 2:] - box_xyxy[..., :2]  # (w, h)
-    canvas = jnp.array([width, height], jnp.float32)
-    scale = jnp.min(canvas / sides, axis=-1, keepdims=True)
-    rounded = jnp.floor(sides * scale + 0.5)
-    return jnp.clip(rounded, 1.0, canvas).astype(jnp.int32)[..., ::-1]
+    """Height and width, int32 [..., 2], that the view of a box float32 [..., 4] (photo px) takes on the canvas."""
+    canvas_wh = jnp.array(canvas_hw[::-1], jnp.float32)
+    sides = box_xyxy[..., 2:] - box_xyxy[..., :2]  # [..., (w, h)]
+    scale = jnp.min(canvas_wh / sides, axis=-1, keepdims=True)
+    content = jnp.clip(jnp.floor(sides * scale + 0.5), 1.0, canvas_wh)
+    return content.astype(jnp.int32)[..., ::-1]
 
 
 def crop_resize(
@@ -33,115 +39,126 @@ def crop_resize(
     canvas_hw: tuple[int, int],
     method: str = "auto",
 ) -> tuple[jax.Array, jax.Array]:
-    """Views of one box a photo, resized with their aspect kept into the top left corner of the canvas.
+    """View of one box in each photo: resized, aspect kept, in the top left corner of the canvas.
 
-    No resampled copy of the whole photo is ever made: "taps" cuts a window that just holds the box, chosen from a few
-    static sizes at run time, and adds the few source rows and columns under each filter; "dense" multiplies with filter
-    matrices, which suits a matrix unit. Agrees with Pillow within one level.
+    No resampled copy of a whole photo is made. "taps" cuts the smallest of a few static windows that holds the box and
+    adds up the few source rows, then columns, under each filter; "dense" multiplies with two filter matrices, which
+    suits a matrix unit. Both stay within about one level of Pillow.
 
     Args:
         photo: uint8 [B, PH, PW, 3], RGB, content in the top left corner.
-        photo_hw: int [B, 2], height and width of the content.
+        photo_hw: int32 [B, 2], height and width of the content.
         box_xyxy: float32 [B, 4], photo pixels, inside the content and of positive size.
-        canvas_hw: static (H, W) of the canvas.
-        method: "dense", "taps", or "auto": dense on TPU, taps elsewhere.
+        canvas_hw: static height and width of the canvas.
+        method: "dense", "taps", or "auto" for dense on TPU and taps elsewhere.
 
     Returns:
-        Canvas uint8 [B, H, W, 3] with zeros outside the content, and the content's height and width int32 [B, 2].
+        Canvas uint8 [B, H, W, 3], zero outside the content, and the content's height and width int32 [B, 2].
 
     Raises:
         ValueError: unknown method.
     """
     if method not in METHODS:
-        raise ValueError(f"method {method!r} is none of {METHODS}")
-    dense, taps = (partial(_crop_batch, one, canvas_hw=canvas_hw) for one in (_dense, _taps))
+        raise ValueError(f"crop method {method!r} is none of {', '.join(METHODS)}")
     valid_hw = content_size(box_xyxy, canvas_hw)
     operands = photo, photo_hw, box_xyxy, valid_hw
-    if method == "auto":
+    dense, taps = (partial(_over_batch, partial(form, canvas_hw=canvas_hw)) for form in (_dense, _taps))
+    if method == "auto":  # decided when lowered, so that a program compiled ahead of time gets its own form
         return jax.lax.platform_dependent(*operands, tpu=dense, default=taps), valid_hw
     return (dense if method == "dense" else taps)(*operands), valid_hw
 
 
-def _crop_batch(one, photo, photo_hw, box_xyxy, valid_hw, *, canvas_hw):
-    # map, not vmap: under vmap a switch would run every window size for every sample
-    return jax.lax.map(lambda operands: one(*operands, canvas_hw=canvas_hw), (photo, photo_hw, box_xyxy, valid_hw))
+def _over_batch(form: Callable[..., jax.Array], *operands: jax.Array) -> jax.Array:
+    """Apply form to each sample: by map, since vmap would run every window of the switch for every sample."""
+
+    def run(*local: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda sample: form(*sample), local)
+
+    if axes := _sharded_axes(operands[0].shape[0]):
+        spec = PartitionSpec(axes)
+        return jax.shard_map(run, in_specs=(spec,) * len(operands), out_specs=spec, check_vma=False)(*operands)
+    return run(*operands)
 
 
-def _filter_span(start, stop, length, size, outputs: int):
-    """Centre [outputs], support [] and first source index [outputs] of each output pixel of one axis."""
+def _filters(start: jax.Array, stop: jax.Array, length: jax.Array, outputs: int) -> tuple[jax.Array, ...]:
+    """Centre [outputs], half width [] and first source index [outputs] of the filters along one axis, all float32."""
     scale = (stop - start) / length
     support = jnp.maximum(scale, 1.0)
     centre = start + (jnp.arange(outputs) + 0.5) * scale
-    first = jnp.maximum(jnp.floor(centre - support + 0.5), 0.0)
-    last = jnp.minimum(jnp.floor(centre + support + 0.5), size)
-    return centre, support, first, last
+    return centre, support, jnp.maximum(jnp.floor(centre - support + 0.5), 0.0)
 
 
-def _dense_weights(start, stop, length, size, outputs: int, inputs: int) -> jax.Array:
-    """Filter matrix float32 [outputs, inputs] of one axis; rows past the content are zero."""
-    centre, support, first, last = (x[..., None] for x in _filter_span(start, stop, length, size, outputs))
-    source = jnp.arange(inputs, dtype=jnp.float32)
-    weights = jnp.maximum(1.0 - jnp.abs((source + 0.5 - centre) / support), 0.0)
-    weights = jnp.where((source >= first) & (source < last), weights, 0.0)
-    weights = weights / jnp.maximum(jnp.sum(weights, axis=1, keepdims=True), 1e-6)
-    return jnp.where(jnp.arange(outputs)[:, None] < length, weights, 0.0)
-
-
-def _dense(photo, photo_hw, box_xyxy, valid_hw, *, canvas_hw):
-    x0, y0, x1, y1 = box_xyxy
-    (height, width), (rows, columns) = canvas_hw, photo.shape[:2]
-    vertical = _dense_weights(y0, y1, valid_hw[0], photo_hw[0], height, rows).astype(jnp.bfloat16)
-    horizontal = _dense_weights(x0, x1, valid_hw[1], photo_hw[1], width, columns).astype(jnp.bfloat16)
-    matmul = partial(jnp.einsum, preferred_element_type=jnp.float32)
-    across = matmul("wp,hpc->hwc", horizontal, photo.astype(jnp.bfloat16))
-    # Whole levels up to 255 are exact in bfloat16, and Pillow rounds between its passes too.
-    across = jnp.round(across).astype(jnp.bfloat16)
-    return _to_levels(matmul("hp,pwc->hwc", vertical, across))
+def _weights(source: jax.Array, centre: jax.Array, support: jax.Array, length: jax.Array, size: jax.Array) -> jax.Array:
+    """Weights float32 [S, outputs] of source pixels [S, 1] or [S, outputs] under each filter; their sum is one."""
+    inside = (source >= 0) & (source < size)
+    weights = jnp.where(inside, jnp.maximum(1.0 - jnp.abs(source + 0.5 - centre) / support, 0.0), 0.0)
+    weights = weights / jnp.maximum(jnp.sum(weights, axis=0), 1e-6)
+    return jnp.where(jnp.arange(centre.shape[0]) < length, weights, 0.0)
 
 
 def _to_levels(pixels: jax.Array) -> jax.Array:
     return jnp.clip(jnp.floor(pixels + 0.5), 0.0, 255.0).astype(jnp.uint8)
 
 
-def _num_taps(window: int, canvas: int, slack: float) -> int:
-    return 2 * math.ceil(max(window / canvas, 1.0) * slack) + 1
+def _dense(
+    photo: jax.Array, photo_hw: jax.Array, box_xyxy: jax.Array, valid_hw: jax.Array, *, canvas_hw: tuple[int, int]
+) -> jax.Array:
+    def matrix(axis: int) -> jax.Array:  # [PH, H] for axis 0, [PW, W] for axis 1
+        low, high = box_xyxy[1 - axis], box_xyxy[3 - axis]
+        centre, support, _ = _filters(low, high, valid_hw[axis], canvas_hw[axis])
+        source = jnp.arange(photo.shape[axis], dtype=jnp.float32)[:, None]
+        weights = _weights(source, centre, support, valid_hw[axis], photo_hw[axis])
+        return jax.lax.reduce_precision(weights, exponent_bits=8, mantissa_bits=7)
+
+    # A TPU multiplies float32 in one bfloat16 pass by default; so that this loses nothing, weights are rounded to
+    # bfloat16 before, and levels between the two passes to whole numbers, as in Pillow.
+    across = jnp.round(jnp.einsum("xw,yxc->ywc", matrix(1), photo.astype(jnp.float32)))
+    return _to_levels(jnp.einsum("yh,ywc->hwc", matrix(0), across))
 
 
-def _taps_weights(start, stop, length, size, outputs, num_taps):
-    """Source index int32 and weight float32, both [num_taps, outputs]."""
-    centre, support, first, last = _filter_span(start, stop, length, size, outputs)
-    source = first + jnp.arange(num_taps, dtype=jnp.float32)[:, None]
-    weights = jnp.maximum(1.0 - jnp.abs((source + 0.5 - centre) / support), 0.0)
-    weights = jnp.where(source < last, weights, 0.0)
-    weights = weights / jnp.maximum(jnp.sum(weights, axis=0), 1e-6)
-    weights = jnp.where(jnp.arange(outputs) < length, weights, 0.0)
-    return jnp.minimum(source, size - 1.0).astype(jnp.int32), weights
-
-
-def _taps(photo, photo_hw, box_xyxy, valid_hw, *, canvas_hw):
-    rows, columns, _ = photo.shape
-    sides = sorted({int(max(canvas_hw) * factor) for factor in WINDOW_CANVASES})
-    windows = [(min(side, rows), min(side, columns)) for side in sides if side < max(rows, columns)] + [(rows, columns)]
-    low, high = box_xyxy[:2][::-1], box_xyxy[2:][::-1]  # (y, x)
-    margin = jnp.maximum((high - low) / valid_hw, 1.0) + 1.0
+def _taps(
+    photo: jax.Array, photo_hw: jax.Array, box_xyxy: jax.Array, valid_hw: jax.Array, *, canvas_hw: tuple[int, int]
+) -> jax.Array:
+    whole = photo.shape[0], photo.shape[1]
+    sides = [math.ceil(factor * max(canvas_hw)) for factor in _WINDOWS]
+    windows = [(min(side, whole[0]), min(side, whole[1])) for side in sides if side < max(whole)] + [whole]
+    low, high = box_xyxy[1::-1], box_xyxy[:1:-1]  # (y, x)
+    margin = jnp.maximum((high - low) / valid_hw, 1.0) + 1.0  # reach of a filter beyond the box
     first = jnp.maximum(jnp.floor(low - margin), 0.0).astype(jnp.int32)
     last = jnp.minimum(jnp.ceil(high + margin).astype(jnp.int32), photo_hw)
     fits = jnp.stack([jnp.all(last - first <= jnp.array(window)) for window in windows])
-    branches = [partial(_window_taps, window=window, canvas_hw=canvas_hw) for window in windows]
+    branches = [partial(_taps_in_window, window=window, canvas_hw=canvas_hw) for window in windows]
     return jax.lax.switch(jnp.argmax(fits), branches, photo, photo_hw, box_xyxy, valid_hw, first)
 
 
-def _window_taps(photo, photo_hw, box_xyxy, valid_hw, first, *, window, canvas_hw):
-    start = jnp.clip(first, 0, jnp.array(photo.shape[:2]) - jnp.array(window))
-    pixels = jax.lax.dynamic_slice(photo, (start[0], start[1], 0), (*window, photo.shape[2]))
-    shift = jnp.concatenate([start[::-1], start[::-1]]).astype(jnp.float32)
-    x0, y0, x1, y1 = box_xyxy - shift
-    content_hw = photo_hw - start
-    # A side much thinner than the other is rounded to whole pixels, which changes its scale by up to one half.
-    taps_of = [_num_taps(max(window[0]/canvas_hw[0], window[1]/canvas_hw[1]), 1, 1.5)] * 2
-    index, weight = _taps_weights(y0, y1, valid_hw[0], content_hw[0], canvas_hw[0], taps_of[0])
-    down = sum(w[:, None, None] * pixels.at[i].get(mode="promise_in_bounds") for i, w in zip(index, weight))
-    index, weight = _taps_weights(x0, x1, valid_hw[1], content_hw[1], canvas_hw[1], taps_of[1])
-    return _to_levels(
-        sum(w[:, None] * down.at[:, i].get(mode="promise_in_bounds") for i, w in zip(index, weight))
-    )
+def _taps_in_window(
+    photo: jax.Array,
+    photo_hw: jax.Array,
+    box_xyxy: jax.Array,
+    valid_hw: jax.Array,
+    first: jax.Array,
+    *,
+    window: tuple[int, int],
+    canvas_hw: tuple[int, int],
+) -> jax.Array:
+    corner = jnp.clip(first, 0, jnp.array(photo.shape[:2]) - jnp.array(window))  # (y, x)
+    pixels = jax.lax.dynamic_slice(photo, (corner[0], corner[1], 0), (*window, photo.shape[2]))
+    reduction = max(window[0] / canvas_hw[0], window[1] / canvas_hw[1])
+    taps = jnp.arange(2 * math.ceil(max(_THIN * reduction, 1.0)) + 1, dtype=jnp.float32)[:, None]
+
+    def along(axis: int, values: jax.Array) -> jax.Array:
+        low, high = box_xyxy[1 - axis] - corner[axis], box_xyxy[3 - axis] - corner[axis]
+        size = photo_hw[axis] - corner[axis]
+        centre, support, start = _filters(low, high, valid_hw[axis], canvas_hw[axis])
+        source = start + taps  # [taps, outputs]
+        weights = _weights(source, centre, support, valid_hw[axis], size)
+        # Clamped twice: taps past the photo weigh nothing, and filters past the content may lie anywhere.
+        rows = jnp.clip(source, 0, jnp.minimum(size, window[axis]) - 1).astype(jnp.int32)
+        place: tuple[slice, ...] = (slice(None),) * axis
+        terms = [
+            values.at[(*place, row)].get(mode="promise_in_bounds") * jnp.expand_dims(weight, (1 - axis, 2))
+            for row, weight in zip(rows, weights, strict=True)
+        ]
+        return reduce(jnp.add, terms)
+
+    return _to_levels(along(1, along(0, pixels)))
