@@ -60,7 +60,7 @@ def make_config(**overrides):
             "seed": 3,
             "peft": "tiny",
             "train": {"batch_size": 8, "num_epochs": 4.0, "num_steps": 0, "log_every": 1},
-            "optimizer": {"learning_rate": 1e-2, "clip_norm": 1.0},
+            "optimizer": {"learning_rate": 1e-2, "clip_norm": 1.0, "decay_epochs": (3.0,)},
             "mesh": {"data": -1, "fsdp": 1, "min_shard_size": 64},
             "checkpoint": {"every": 3, "keep": 2},
             "evaluation": {"every": 0},

@@ -226,7 +226,7 @@ def _load_step(workdir: Path, step: int, targets: dict[str, Any]) -> dict[str, A
     path = workdir / CHECKPOINTS / str(step)
     cure = f"delete {path} to fall back on the checkpoint before it"
     with _reading(path, cure):
-        stored = ocp.metadata(path, checkpointable_name="trainable").metadata
+        stored = _stored(ocp.metadata(path, checkpointable_name="trainable"))
     check_same(targets["trainable"], stored, str(path))
     with _reading(path, cure):
         return ocp.load_checkpointables(path, targets)
@@ -237,10 +237,16 @@ def _load_frozen(workdir: Path, targets: Mapping[str, Any]) -> dict[str, jax.Arr
     if not targets:
         return {}
     with _reading(path, "restore it from a copy, or train again in an empty workdir"):
-        stored = ocp.metadata(path).metadata
+        stored = _stored(ocp.metadata(path))
     check_same(targets, stored, str(path))
     with _reading(path, "restore it from a copy, or train again in an empty workdir"):
         return ocp.load(path, dict(targets))
+
+
+def _stored(metadata: Any) -> Mapping[str, Any]:
+    if metadata.metadata is None:  # orbax's answer for a file that it cannot read
+        raise ValueError("its files are damaged")
+    return metadata.metadata
 
 
 @contextlib.contextmanager
