@@ -1,0 +1,150 @@
+"""One record to training samples: crop, label in the crop's frame, history, progress, stop."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from piza_jax.data.decode import open_rgb
+from piza_jax.data.search import SearchConfig, check_box, ideal_boxes, progress, search_boxes
+from piza_jax.data.tokenize import Tokenizer
+from piza_jax.data.views import make_view, photo_to_view
+from piza_jax.errors import PizaError
+
+PHOTO_CACHE = 4  # decoded photos kept by each process; data sets list the expressions of one photo together
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How records become samples.
+
+    Attributes:
+        canvas_hw: height and width of the static canvas.
+        max_tokens: length L of the token ids.
+        search: the search process.
+        stop_fraction: part of the samples that are stop samples (t = T); None draws t from 0..T evenly. The other
+            samples are spread evenly over t in 0..T-1.
+        scale_range: the content is rendered at a random size between these fractions of the largest that fits the
+            canvas; (1.0, 1.0) is off. It stands for the recipe's random short side of 480..800 (long side at most
+            1333): on a canvas made for 800 that is (0.6, 1.0), drawn evenly instead of from 11 sizes. The recipe's
+            other branch, a random crop, has no counterpart: crops are what the search makes.
+    """
+
+    canvas_hw: tuple[int, int] = (1024, 1024)
+    max_tokens: int = 256
+    search: SearchConfig = field(default_factory=SearchConfig)
+    stop_fraction: float | None = None
+    scale_range: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if len(self.canvas_hw) != 2 or min(self.canvas_hw) < 1:
+            raise PizaError(f"canvas_hw is {self.canvas_hw}; it must be a height and a width of at least 1")
+        if self.stop_fraction is not None and not 0 <= self.stop_fraction <= 1:
+            raise PizaError(f"stop_fraction is {self.stop_fraction}; it must be in 0..1, or None for an even choice")
+        if not 0 < self.scale_range[0] <= self.scale_range[1] <= 1:
+            raise PizaError(f"scale_range is {self.scale_range}; it must be two ascending numbers above 0, up to 1")
+
+
+def random_sample(
+    record: Mapping[str, Any], tokenizer: Tokenizer, config: SampleConfig, rng: np.random.Generator
+) -> dict[str, Any]:
+    """One training sample (photo, expression, t) of a record, t and jitter drawn from rng.
+
+    Args:
+        record: "image" (encoded bytes), "name", "id", "expression", "box_xyxy" [4] photo pixels.
+        tokenizer: makes the token ids.
+        config: how to make samples.
+        rng: the only source of chance.
+
+    Returns:
+        image uint8 [H, W, 3], content top left, zero elsewhere; valid_hw int32 [2]; input_ids int32 [L]; token_mask
+        bool [L]; target_box float32 [4] cxcywh in 0..1 of the content (0 in stop samples); has_target bool; history
+        float32 [S, 4] xyxy photo pixels, b_0..b_t then zeros; history_mask bool [S]; progress float32, p_t; stop
+        float32, 1 in the stop sample t = T, whose image is the crop of the target itself; id int32.
+
+    Raises:
+        PizaError: names the record: damaged photo, bad box, empty or too long expression.
+    """
+    with naming(record):
+        photo, boxes, labels = _search(record, config, rng)
+        step = _draw_step(len(boxes) - 1, config.stop_fraction, rng)
+        scale = float(rng.uniform(*config.scale_range))
+        return _sample(record, photo, boxes, labels, step, scale, tokenizer, config)
+
+
+def all_samples(
+    record: Mapping[str, Any], tokenizer: Tokenizer, config: SampleConfig, rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    """The T + 1 samples of one search of a record, t = 0..T, the last the stop sample, at full content size.
+
+    Arguments, fields and errors as random_sample.
+    """
+    with naming(record):
+        photo, boxes, labels = _search(record, config, rng)
+        return [_sample(record, photo, boxes, labels, t, 1.0, tokenizer, config) for t in range(len(boxes))]
+
+
+@lru_cache(maxsize=PHOTO_CACHE)
+def cached_photo(data: bytes, name: str) -> Image.Image:
+    """open_rgb with a memory of the last few photos of this process. Do not change the image it returns."""
+    return open_rgb(data, name)
+
+
+@contextlib.contextmanager
+def naming(record: Mapping[str, Any]) -> Iterator[None]:
+    """Puts the record's id and photo before the message of a PizaError."""
+    try:
+        yield
+    except PizaError as error:
+        raise PizaError(f"record {int(record['id'])} ({record['name']}): {error}") from error
+
+
+def _search(
+    record: Mapping[str, Any], config: SampleConfig, rng: np.random.Generator
+) -> tuple[Image.Image, np.ndarray, np.ndarray]:
+    photo = cached_photo(record["image"], record["name"])
+    target = check_box(record["box_xyxy"], photo.size)
+    boxes = search_boxes(photo.size, target, rng, config.search)
+    return photo, boxes, ideal_boxes(photo.size, target, config.search)
+
+
+def _draw_step(num_steps: int, stop_fraction: float | None, rng: np.random.Generator) -> int:
+    if stop_fraction is None:
+        return int(rng.integers(num_steps + 1))
+    return num_steps if rng.random() < stop_fraction else int(rng.integers(num_steps))
+
+
+def _sample(
+    record: Mapping[str, Any],
+    photo: Image.Image,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    step: int,
+    scale: float,
+    tokenizer: Tokenizer,
+    config: SampleConfig,
+) -> dict[str, Any]:
+    stop = step == len(boxes) - 1
+    crop = boxes[step]
+    image, valid_hw = make_view(photo, crop, config.canvas_hw, scale)
+    target_box = np.zeros(4, np.float32) if stop else photo_to_view(labels[step + 1], crop)
+    history = np.zeros((config.search.history_length, 4), np.float32)
+    history[: step + 1] = boxes[: step + 1]
+    input_ids, token_mask = tokenizer.encode(record["expression"], config.max_tokens)
+    return {
+        "image": image,
+        "valid_hw": valid_hw,
+        "input_ids": input_ids,
+        "token_mask": token_mask,
+        "target_box": target_box,
+        "has_target": np.bool_(not stop),
+        "history": history,
+        "history_mask": np.arange(len(history)) <= step,
+        "progress": progress(boxes)[step],
+        "stop": np.float32(stop),
+        "id": np.int32(record["id"]),
+    }
