@@ -1,0 +1,56 @@
+"""BERT encoder (Devlin et al. 2019), without the pooler, under a full attention mask for each pair of tokens."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from piza_jax.models.layers import Attention, layer_norm, linear
+
+_EPSILON = 1e-12
+
+
+class BertLayer(nnx.Module):
+    """Post-norm self-attention and GELU feed-forward."""
+
+    def __init__(self, config, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.attention = Attention(config.dim, config.heads, dtype=dtype, rngs=rngs)
+        self.attention_norm = layer_norm(config.dim, epsilon=_EPSILON, dtype=dtype, rngs=rngs)
+        self.up = linear(config.dim, config.hidden, dtype=dtype, rngs=rngs)
+        self.down = linear(config.hidden, config.dim, dtype=dtype, rngs=rngs)
+        self.output_norm = layer_norm(config.dim, epsilon=_EPSILON, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """[B, L, C] and bool [B, 1, L, L] -> [B, L, C]."""
+        x = self.attention_norm(x + self.attention(x, x, x, mask))
+        return self.output_norm(x + self.down(jax.nn.gelu(self.up(x), approximate=False)))
+
+
+class Bert(nnx.Module):
+    """Token features of the last layer."""
+
+    def __init__(self, config, *, dtype: jnp.dtype, remat: bool, rngs: nnx.Rngs):
+        """``config`` is a ``BertConfig`` (models/config.py)."""
+        self.remat = remat
+        self.word_embeddings = nnx.Embed(config.vocab_size, config.dim, dtype=dtype, rngs=rngs)
+        self.position_embeddings = nnx.Embed(config.max_positions, config.dim, dtype=dtype, rngs=rngs)
+        self.type_embeddings = nnx.Embed(2, config.dim, dtype=dtype, rngs=rngs)
+        self.embedding_norm = layer_norm(config.dim, epsilon=_EPSILON, dtype=dtype, rngs=rngs)
+        self.layers = nnx.List([BertLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.layers)])
+
+    def __call__(self, input_ids: jax.Array, position_ids: jax.Array, mask: jax.Array) -> jax.Array:
+        """Encode.
+
+        Args:
+            input_ids: int [B, L].
+            position_ids: int [B, L].
+            mask: bool [B, L, L], True = may attend.
+
+        Returns:
+            [B, L, C].
+        """
+        x = self.word_embeddings(input_ids) + self.position_embeddings(position_ids)
+        x = self.embedding_norm(x + self.type_embeddings(jnp.zeros_like(input_ids)))
+        run = nnx.remat(BertLayer.__call__) if self.remat else BertLayer.__call__
+        for layer in self.layers:
+            x = run(layer, x, mask[:, None])
+        return x

@@ -1,0 +1,114 @@
+"""Sizes and variants of the detector."""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class SwinConfig:
+    """Swin backbone; the defaults are Swin-T. ``first_output`` is the first stage whose features are used."""
+
+    dim: int = 96
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    heads: tuple[int, ...] = (3, 6, 12, 24)
+    window: int = 7
+    mlp_ratio: int = 4
+    first_output: int = 1
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """Text backbone; the defaults are BERT-base uncased."""
+
+    vocab_size: int = 30522
+    dim: int = 768
+    layers: int = 12
+    heads: int = 12
+    hidden: int = 3072
+    max_positions: int = 512
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """GroundingDINO; the defaults are MM-GroundingDINO Swin-T.
+
+    GroundingDINO's own variant has ``class_bias=False, class_scale=False, shared_box_head=True``.
+
+    Attributes:
+        dim: width of queries, memory and text in the transformer.
+        levels: feature levels; the first ones come from the backbone, the others from strided convolutions.
+        points: sampling points for each head and level.
+        fusion_dim: inner width of the bi-directional fusion.
+        class_bias: learnt bias on the contrastive logits.
+        class_scale: divide the contrastive logits by the square root of ``dim``.
+        shared_box_head: one box head for all decoder layers (query selection keeps its own).
+        refine_eps: clamp of the inverse sigmoid in the decoder's box refinement.
+        mask_fusion_text: hide padding tokens from the image in the fusion. The released code does not (its mask adds a
+            constant), so there a caption's result depends on the longest caption of its batch.
+        denoising_queries: number of denoising pairs shared among the targets of a sample; 0 switches denoising off.
+        label_classes: rows of the denoising label embedding.
+        delimiter_ids: vocabulary ids of [CLS], [SEP], full stop and question mark.
+        dtype: compute type, "float32" or "bfloat16"; parameters, locations and boxes stay float32.
+        remat: recompute activations in the backward pass.
+    """
+
+    swin: SwinConfig = field(default_factory=SwinConfig)
+    bert: BertConfig = field(default_factory=BertConfig)
+    dim: int = 256
+    heads: int = 8
+    levels: int = 4
+    points: int = 4
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    hidden: int = 2048
+    text_heads: int = 4
+    text_hidden: int = 1024
+    fusion_heads: int = 4
+    fusion_dim: int = 1024
+    queries: int = 900
+    class_bias: bool = True
+    class_scale: bool = True
+    shared_box_head: bool = False
+    refine_eps: float = 1e-3
+    mask_fusion_text: bool = True
+    denoising_queries: int = 100
+    label_noise: float = 0.5
+    box_noise: float = 1.0
+    label_classes: int = 256
+    delimiter_ids: tuple[int, ...] = (101, 102, 1012, 1029)
+    dtype: str = "float32"
+    remat: bool = False
+
+    @classmethod
+    def preset(cls, name: str, **overrides) -> "DetectorConfig":
+        """A named size: "swin_t", "swin_b", "swin_l", or "tiny" for tests and a CPU.
+
+        Raises:
+            KeyError: if there is no such size.
+        """
+        return dataclasses.replace(cls(**_PRESETS[name]), **overrides)
+
+
+_PRESETS: dict[str, dict] = {
+    "swin_t": {},
+    "swin_b": {"swin": SwinConfig(dim=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), window=12)},
+    "swin_l": {
+        "swin": SwinConfig(dim=192, depths=(2, 2, 18, 2), heads=(6, 12, 24, 48), window=12, first_output=0),
+        "levels": 5,
+    },
+    "tiny": {
+        "swin": SwinConfig(dim=32, depths=(1, 1, 2, 1), heads=(1, 2, 4, 8), window=7),
+        "bert": BertConfig(vocab_size=2048, dim=64, layers=2, heads=4, hidden=128, max_positions=256),
+        "dim": 128,
+        "heads": 4,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "hidden": 256,
+        "text_hidden": 256,
+        "fusion_dim": 128,
+        "queries": 50,
+        "denoising_queries": 10,
+        "label_classes": 16,
+    },
+}
+PRESETS = tuple(_PRESETS)

@@ -1,0 +1,135 @@
+"""Detection losses (focal, L1, GIoU of every decoder layer, query selection and denoising) and history losses."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from piza_jax.models.grounding_dino import Detections
+from piza_jax.ops.boxes import cxcywh_to_xyxy, iou_and_giou
+from piza_jax.ops.matching import match, matching_cost
+from piza_jax.piza.history import HistoryReading
+
+L1_WEIGHT, GIOU_WEIGHT, ALPHA = 5.0, 2.0, 0.25
+
+
+def _focal(logits: jax.Array, labels: jax.Array, keep: jax.Array) -> jax.Array:
+    """Sum of the sigmoid focal loss (gamma 2) over the entries with ``keep``; logits elsewhere may be -inf."""
+    logits = jnp.where(keep, logits, 0.0)
+    losses = optax.losses.sigmoid_focal_loss(logits, labels, alpha=ALPHA, gamma=2.0)
+    return jnp.sum(jnp.where(keep, losses, 0.0))
+
+
+def _box_losses(
+    boxes_cxcywh: jax.Array, target_cxcywh: jax.Array, valid: jax.Array, scale_wh: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Weighted sums of L1 and 1 - GIoU over matched boxes [B, G, 4]; the overlap is measured in pixels."""
+    l1 = jnp.sum(jnp.abs(boxes_cxcywh - target_cxcywh), axis=-1)
+    scale = jnp.tile(scale_wh, (1, 2))[:, None]
+    _, giou = iou_and_giou(cxcywh_to_xyxy(boxes_cxcywh) * scale, cxcywh_to_xyxy(target_cxcywh) * scale)
+    keep = valid.astype(l1.dtype)
+    return L1_WEIGHT * jnp.sum(l1 * keep), GIOU_WEIGHT * jnp.sum((1.0 - giou) * keep)
+
+
+def _matched_losses(
+    logits: jax.Array,
+    boxes: jax.Array,
+    target_cxcywh: jax.Array,
+    target_valid: jax.Array,
+    positive: jax.Array,
+    token_mask: jax.Array,
+    scale_wh: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Focal, L1 and GIoU sums of one layer after matching; shapes as in ``detection_losses``."""
+
+    def assign(logits, boxes, positive, token_mask, target, valid, scale):
+        cost = matching_cost(logits, boxes, positive, token_mask, target, scale)
+        return match(cost, valid)
+
+    index = jax.vmap(assign)(
+        *jax.lax.stop_gradient((logits, boxes)), positive, token_mask, target_cxcywh, target_valid, scale_wh
+    )  # [B, G]
+    hit = jax.nn.one_hot(index, logits.shape[1], dtype=jnp.float32) * target_valid[..., None]  # [B, G, Q]
+    labels = jnp.einsum("bgq,bgl->bql", hit, positive)
+    sample = jnp.any(target_valid, axis=1)[:, None, None]
+    focal = _focal(logits, labels, token_mask[:, None] & sample & jnp.ones_like(labels, bool))
+    matched = jnp.take_along_axis(boxes, index[..., None], axis=1)
+    l1, giou = _box_losses(matched, target_cxcywh, target_valid, scale_wh)
+    return focal, l1, giou
+
+
+def _denoising_losses(
+    logits: jax.Array,
+    boxes: jax.Array,
+    target_cxcywh: jax.Array,
+    target_valid: jax.Array,
+    positive: jax.Array,
+    token_mask: jax.Array,
+    scale_wh: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Focal, L1 and GIoU sums of one layer's denoising queries, whose targets are known by their place."""
+    batch, count, length = logits.shape
+    targets = target_cxcywh.shape[1]
+    groups = count // (2 * targets)
+    labels = jnp.zeros((batch, groups, 2, targets, length)).at[:, :, 0].set(positive[:, None])
+    labels = (labels * target_valid[:, None, None, :, None]).reshape(batch, count, length)
+    sample = jnp.any(target_valid, axis=1)[:, None, None]
+    focal = _focal(logits, labels, token_mask[:, None] & sample & jnp.ones_like(labels, bool))
+    clean = boxes.reshape(batch, groups, 2, targets, 4)[:, :, 0].reshape(batch, groups * targets, 4)
+    l1, giou = _box_losses(
+        clean, jnp.tile(target_cxcywh, (1, groups, 1)), jnp.tile(target_valid, (1, groups)), scale_wh
+    )
+    return focal, l1, giou
+
+
+def detection_losses(
+    detections: Detections,
+    target_cxcywh: jax.Array,
+    target_valid: jax.Array,
+    positive: jax.Array,
+    token_mask: jax.Array,
+    valid_hw: jax.Array,
+) -> dict[str, jax.Array]:
+    """Weighted losses, each a scalar; their sum is the detector's training loss.
+
+    A sample without a valid target (a stop sample) counts nowhere. Sums are divided by the number of targets in the
+    whole batch, over all devices.
+
+    Args:
+        detections: predictions, with denoising ones or without.
+        target_cxcywh: float32 [B, G, 4] in 0..1 of the valid content.
+        target_valid: bool [B, G].
+        positive: float32 [B, G, L], 1 where a token names the target.
+        token_mask: bool [B, L].
+        valid_hw: int [B, 2] height and width of the content in pixels.
+
+    Returns:
+        "loss_cls", "loss_bbox", "loss_iou" of the last layer, the same with prefix "d0.", "d1.", ... of the earlier
+        ones, "enc_" of query selection, and "dn_" of denoising, named as the reference names them.
+    """
+    scale_wh = valid_hw[:, ::-1].astype(jnp.float32)
+    targets = (target_cxcywh, target_valid, positive.astype(jnp.float32), token_mask, scale_wh)
+    total = jnp.maximum(jnp.sum(target_valid), 1).astype(jnp.float32)
+    losses: dict[str, jax.Array] = {}
+
+    def add(layer: str, kind: str, values: tuple[jax.Array, ...], count: jax.Array) -> None:
+        for name, value in zip(("loss_cls", "loss_bbox", "loss_iou"), values, strict=True):
+            losses[f"{layer}{kind}{name}"] = value / count
+
+    layers = detections.logits.shape[0]
+    for index in range(layers):
+        prefix = "" if index == layers - 1 else f"d{index}."
+        add(prefix, "", _matched_losses(detections.logits[index], detections.boxes[index], *targets), total)
+        if detections.denoising_logits is not None and detections.denoising_boxes is not None:
+            groups = detections.denoising_logits.shape[2] // (2 * target_cxcywh.shape[1])
+            noisy = detections.denoising_logits[index], detections.denoising_boxes[index]
+            add(prefix, "dn_", _denoising_losses(*noisy, *targets), total * groups)
+    add("", "enc_", _matched_losses(detections.selected_logits, detections.selected_boxes, *targets), total)
+    return losses
+
+
+def history_losses(reading: HistoryReading, progress: jax.Array, stop: jax.Array) -> dict[str, jax.Array]:
+    """Stop (binary cross-entropy) and progress (L1), each a mean over the batch of targets float32 [B]."""
+    return {
+        "history_stop": jnp.mean(optax.losses.sigmoid_binary_cross_entropy(reading.stop_logit, stop)),
+        "history_progress": jnp.mean(jnp.abs(reading.progress - progress)),
+    }

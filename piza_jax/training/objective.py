@@ -1,0 +1,43 @@
+"""From a batch to the training loss: one zoom step for each sample, and the box history beside it."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from piza_jax.models.text import expression_tokens
+from piza_jax.ops.images import normalise
+from piza_jax.piza.detector import PizaDetector
+from piza_jax.training.losses import detection_losses, history_losses
+
+
+def compute_losses(
+    model: PizaDetector, batch: Mapping[str, jax.Array], key: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Total loss and its parts.
+
+    The detector is conditioned on the true progress of its crop; at test time the history encoder reads it, rounded to
+    the same steps. No gradient of the detector reaches the history encoder.
+
+    Args:
+        model: detector with or without PIZA parts.
+        batch: image uint8 [B, H, W, 3], valid_hw int32 [B, 2], input_ids int32 [B, L], token_mask bool [B, L],
+            target_box float32 [B, 4] cxcywh, has_target bool [B], history float32 [B, S, 4] xyxy photo pixels,
+            history_mask bool [B, S], progress and stop float32 [B].
+        key: PRNG key of the denoising queries.
+
+    Returns:
+        A scalar and a dict of scalars.
+    """
+    text = model.encode_text(batch["input_ids"], batch["token_mask"])
+    targets, valid = batch["target_box"][:, None], batch["has_target"][:, None]
+    queries = model.detector.denoising
+    denoising = queries.draw(key, targets, valid) if queries is not None else None
+    images = normalise(batch["image"], batch["valid_hw"])
+    detections = model.detect(images, batch["valid_hw"], text, batch["progress"], denoising)
+    positive = expression_tokens(batch["token_mask"])[:, None].astype(jnp.float32)
+    losses = detection_losses(detections, targets, valid, positive, batch["token_mask"], batch["valid_hw"])
+    if model.history is not None:
+        reading = model.read_history(batch["history"], batch["history_mask"])
+        losses |= history_losses(reading, batch["progress"], batch["stop"])
+    return sum(losses.values(), jnp.zeros(())), losses
