@@ -34,6 +34,8 @@ class Tokenizer:
             raise PizaError(f"the vocabulary of {source} lacks {', '.join(missing)}; take one of an uncased BERT")
         if backend.token_to_id("[PAD]") != 0:
             raise PizaError(f"[PAD] is token {backend.token_to_id('[PAD]')} in {source}; it must be token 0")
+        vocabulary = backend.get_vocab()
+        self._delimiter_ids = tuple(vocabulary[token] for token in DELIMITERS)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> "Tokenizer":
@@ -101,8 +103,7 @@ class Tokenizer:
     @property
     def delimiter_ids(self) -> tuple[int, ...]:
         """Ids of [CLS], [SEP], "." and "?", between which sub-sentences lie."""
-        vocabulary = self._backend.get_vocab()
-        return tuple(vocabulary[token] for token in DELIMITERS)
+        return self._delimiter_ids
 
     def tokens(self, expression: str) -> list[str]:
         """The token strings of an expression as encode sees it, [CLS] to [SEP]."""

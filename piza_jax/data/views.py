@@ -33,6 +33,8 @@ def make_view(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Resize a box of a photo onto a canvas.
 
+    At the box's edges the filter reads the photo around the box, as far as it reaches; nothing is cut off first.
+
     Args:
         photo: uint8 [H, W, 3] RGB, or an RGB Pillow image.
         box_xyxy: [4] float photo pixels, inside the photo; parts of pixels count.
