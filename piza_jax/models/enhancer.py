@@ -96,9 +96,10 @@ class TextLayer(_AdaptedLayer):
         self.attention = Attention(config.dim, config.text_heads, dtype=dtype, rngs=rngs)
 
     def __call__(self, text: jax.Array, position: jax.Array, self_mask: jax.Array) -> jax.Array:
-        """[B, L, D], [B, L, D], bool [B, L, L] -> [B, L, D]."""
+        """[B, L, D], [B, L, D], bool [B, L, L] or [B, heads, L, L] -> [B, L, D]."""
         query = text + position
-        return self._finish(text + self.attention(query, query, text, self_mask[:, None]), None)
+        mask = self_mask if self_mask.ndim == 4 else self_mask[:, None]
+        return self._finish(text + self.attention(query, query, text, mask), None)
 
 
 class ImageLayer(_AdaptedLayer):
@@ -165,7 +166,7 @@ class Enhancer(nnx.Module):
             text: [B, L, D].
             pyramid: geometry of the levels.
             token_mask: bool [B, L], True = token.
-            self_mask: bool [B, L, L].
+            self_mask: bool [B, L, L], or [B, heads, L, L] with one mask for each head.
             position_ids: int [B, L], restarting in each sub-sentence.
             condition: zoom condition [B, D] of the image-side adapters, or None.
 

@@ -39,18 +39,17 @@ def image_encoding(
     h, w = shape_hw
     rows, columns = jnp.arange(1, h + 1, dtype=jnp.float32), jnp.arange(1, w + 1, dtype=jnp.float32)
     valid = valid_hw.astype(jnp.float32)
-    # The count of valid cells stops growing in the padding, hence the minimum.
+    # The reference counts valid cells along each axis: the count stops in the padding, and is zero where the whole
+    # row or column is padding.
     y = jnp.minimum(rows, valid[:, :1]) / (valid[:, :1] + 1e-6)  # [B, h]
     x = jnp.minimum(columns, valid[:, 1:]) / (valid[:, 1:] + 1e-6)  # [B, w]
     half = features // 2
+    zero = sine_encoding(jnp.zeros(()), half, temperature)
     y_code, x_code = sine_encoding(y, half, temperature), sine_encoding(x, half, temperature)
-    batch = valid_hw.shape[0]
+    in_column = (columns <= valid[:, 1:])[:, None, :, None]
+    in_row = (rows <= valid[:, :1])[:, :, None, None]
     return jnp.concatenate(
-        [
-            jnp.broadcast_to(y_code[:, :, None], (batch, h, w, half)),
-            jnp.broadcast_to(x_code[:, None], (batch, h, w, half)),
-        ],
-        axis=-1,
+        [jnp.where(in_column, y_code[:, :, None], zero), jnp.where(in_row, x_code[:, None], zero)], axis=-1
     )
 
 
