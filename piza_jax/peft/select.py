@@ -8,7 +8,7 @@ from flax import nnx
 from piza_jax.errors import PizaError
 
 _ADAPTERS = (r"/adapter[12]/", True)
-_NORMS = (r"/(\w*norm\w*)/(scale|bias)$", True)
+_NORMS = (r"/\w*norm\w*(/\d+)?/(scale|bias)$", True)
 _GROUP_NORM = (r"/group_norm/", False)
 _PIZA = (r"^(zoom_embedding|history)/", True)
 _BASE = (r"^detector/", False)
