@@ -98,6 +98,18 @@ def test_pretrained_weights_replace_random_ones(tmp_path):
     np.testing.assert_array_equal(models[0], given)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"backbone/kernel": np.zeros((8, 17))}, r"backbone/kernel is \(8, 17\) instead of \(8, 16\)"),
+        ({"spine/kernel": np.zeros(1)}, "spine/kernel is unknown to the model"),
+    ],
+)
+def test_pretrained_weights_that_do_not_fit(tmp_path, given, message):
+    with pytest.raises(PizaError, match=message):
+        run(tmp_path, pretrained=lambda names: given)
+
+
 def test_data_that_ends_early(tmp_path):
     config = tiny_task.make_config(**{"train.num_steps": 6})
     task = tiny_task.make_task(config)

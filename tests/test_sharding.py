@@ -1,5 +1,7 @@
 """The mesh, the shape rule, and one step on eight devices against one."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -8,9 +10,10 @@ from jax.sharding import PartitionSpec
 
 from piza_jax.errors import PizaError
 from piza_jax.training import optim, sharding
+from piza_jax.training.objective import compute_losses
 from piza_jax.training.params import flatten_state
 from piza_jax.training.step import TrainState, make_step
-from tests import tiny_task
+from tests import tiny_detector, tiny_task
 
 
 @pytest.mark.parametrize(
@@ -94,3 +97,54 @@ def test_large_state_is_never_whole_on_a_device():
     shardings = sharding.state_shardings(mesh, target, min_size=1024)
     made = sharding.initialise(lambda: {"kernel": jax.random.normal(jax.random.key(0), (256, 512))}, shardings)
     assert {shard.data.shape for shard in made["kernel"].addressable_shards} == {(256, 128)}
+
+
+def run_detector_step(devices, data, fsdp, parameters):
+    """Scalars, parameters after one step of the real detector and losses, and the compiled program's text."""
+    mesh = sharding.make_mesh(data, fsdp, devices)
+    settings = optim.OptimizerConfig()
+    optimizer = optim.make_optimizer(settings, optim.make_schedule(settings, 10, 20))
+    split = tiny_detector.split(nnx.eval_shape(tiny_detector.make_model))
+    with jax.set_mesh(mesh):
+        state = TrainState(np.int32(0), parameters, optimizer.init(parameters))
+        shardings = sharding.state_shardings(mesh, state, min_size=1024)
+        state = jax.device_put(state, shardings)
+        batch = sharding.put_batch(mesh, tiny_detector.batch())
+        step = jax.jit(
+            make_step(split, compute_losses, optimizer, seed=0),
+            donate_argnums=0,
+            out_shardings=(shardings, sharding.replicated(mesh)),
+        )
+        # It runs once: optimising it would take longer than all the rest.
+        options = {"xla_backend_optimization_level": 0}
+        compiled = step.lower(state, {}, batch).compile(compiler_options=options)
+        split_count = sum("fsdp" in str(leaf.sharding.spec) for leaf in state.trainable.values())
+        state, scalars = compiled(state, {}, batch)
+        return jax.device_get(scalars), jax.device_get(state.trainable), compiled.as_text(), split_count
+
+
+@pytest.fixture(scope="module")
+def detector_on_one_device():
+    parameters = tiny_detector.parameters()
+    return parameters, run_detector_step(jax.devices()[:1], 1, 1, parameters)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("data", "fsdp"), [(8, 1), (2, 4)])
+def test_detector_step_on_eight_devices_equals_one(detector_on_one_device, data, fsdp):
+    before, (scalars_one, after_one, _, _) = detector_on_one_device
+    scalars, after, text, split_count = run_detector_step(jax.devices(), data, fsdp, before)
+    assert len(scalars_one) > 8
+    for name in scalars_one:
+        np.testing.assert_allclose(scalars[name], scalars_one[name], rtol=1e-5, err_msg=name)
+    moved = 0
+    for name in before:
+        np.testing.assert_allclose(
+            after[name] - before[name], after_one[name] - before[name], rtol=0, atol=1e-5, err_msg=name
+        )
+        moved += bool(np.abs(after[name] - before[name]).max() > 1e-5)
+    assert moved > 0.9 * len(before)
+    if fsdp > 1:
+        assert split_count > 50
+    # Parameters are gathered and gradients summed; activations never change hands.
+    assert not re.search(r"= \S+ (all-to-all|collective-permute)\(", text)

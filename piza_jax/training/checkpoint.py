@@ -19,6 +19,8 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from piza_jax.errors import PizaError
+from piza_jax.peft import select
+from piza_jax.piza.detector import PizaDetector, config_from_dict
 from piza_jax.training import config as configs
 from piza_jax.training.params import check_same, flatten_state, unflatten_state
 
@@ -187,7 +189,7 @@ def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
         raise PizaError(f"cannot read {path}: {error}") from error
 
 
-def load_model(workdir: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
+def load_model(workdir: str | os.PathLike[str]) -> tuple[PizaDetector, dict[str, Any]]:
     """Rebuild the detector of a trained workdir with its last checkpoint's weights, on the default device.
 
     Returns:
@@ -197,9 +199,6 @@ def load_model(workdir: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
         PizaError: no configuration or checkpoint there, a checkpoint that cannot be read or that belongs to another
             configuration.
     """
-    from piza_jax.peft import select
-    from piza_jax.piza.detector import PizaDetector, config_from_dict
-
     config = read_config(workdir)
     step = latest_step(workdir)
     if step is None:

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from piza_jax.errors import PizaError
 from piza_jax.training import checkpoint, optim, sharding
 from piza_jax.training.interrupt import StopSignal
-from piza_jax.training.params import flatten_state, unflatten_state
+from piza_jax.training.params import check_same, flatten_state, unflatten_state
 from piza_jax.training.reporting import Reporter, describe, is_first, say
 from piza_jax.training.step import Loss, TrainState, make_step
 from piza_jax.training.throughput import StepCost
@@ -128,7 +128,11 @@ class _Run:
         shardings = self.state_shardings.trainable, self.frozen_shardings
         trainable, frozen = sharding.initialise(parameters, shardings)
         if self.task.pretrained:
-            given = self.task.pretrained({**self.abstract_state.trainable, **self.abstract_frozen})
+            names = {**self.abstract_state.trainable, **self.abstract_frozen}
+            given = self.task.pretrained(names)
+            check_same({name: names[name] for name in given if name in names}, given, "the pretrained model")
+            rest = [name for name in names if name not in given]
+            say(f"{len(given)} arrays are pretrained, {len(rest)} start at random" + _examples(rest))
             _replace(trainable, given, shardings[0])
             _replace(frozen, given, shardings[1])
         optimizer = jax.jit(self.optimizer.init, out_shardings=self.state_shardings.optimizer)(trainable)
@@ -210,6 +214,10 @@ def _check_finite(scalars: Mapping[str, Any], step: int, checkpoints: checkpoint
             f"Last good checkpoint: {good}. "
             "Lower optimizer.learning_rate, add optimizer.warmup_steps, or look at the samples of that step"
         )
+
+
+def _examples(names: list[str]) -> str:
+    return f": {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}" if names else ""
 
 
 def _replace(target: dict[str, jax.Array], given: Mapping[str, np.ndarray], shardings: Mapping[str, Any]) -> None:

@@ -87,6 +87,17 @@ def abstract(tree: Any, shardings: Any) -> Any:
     )
 
 
+def gather(tree: Any) -> Any:
+    """Inside jit: ask for whole copies of sharded parameters.
+
+    Left to itself the partitioner carries a parameter's split over to activations, whose batch is split already, and
+    moves them back and forth. The gradient of this is the sum over devices, scattered to the shards.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return tree
+    return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, PartitionSpec()), tree)
+
+
 def initialise(function: Callable[[], Any], shardings: Any) -> Any:
     """Run an initialiser under jit, so that each device only ever holds its own shard of the result."""
     return jax.jit(function, out_shardings=shardings)()

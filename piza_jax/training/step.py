@@ -7,6 +7,7 @@ import jax
 import optax
 from flax import nnx
 
+from piza_jax.training import sharding
 from piza_jax.training.params import unflatten_state
 
 Loss = Callable[[Any, dict[str, jax.Array], jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
@@ -25,7 +26,8 @@ def make_step(
 ) -> Callable[[TrainState, dict[str, jax.Array], dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
     """The pure training step (state, frozen, batch) -> (state, scalars), to be jitted.
 
-    The random key is fold_in(key(seed), state.step): a resumed run draws what an uninterrupted one draws.
+    The random key is fold_in(key(seed), state.step): a resumed run draws what an uninterrupted one draws. Under a mesh
+    (jax.set_mesh) parameters that are stored in shards are gathered where they are used.
     """
     graph, trainable_template, frozen_template = split_model
 
@@ -33,7 +35,8 @@ def make_step(
         key = jax.random.fold_in(jax.random.key(seed), state.step)
 
         def total(trainable: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-            states = unflatten_state(trainable_template, trainable), unflatten_state(frozen_template, frozen)
+            whole = sharding.gather(trainable), sharding.gather(frozen)
+            states = unflatten_state(trainable_template, whole[0]), unflatten_state(frozen_template, whole[1])
             # Without a copy the variables belong to an outer trace and the model cannot be differentiated.
             return loss(nnx.merge(graph, *states, copy=True), batch, key)
 

@@ -1,0 +1,96 @@
+"""What the configurations share: the whole tree of settings, argument parsing, and the mode that shrinks to a CPU."""
+
+import dataclasses
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from piza_jax.data.search import SearchConfig
+from piza_jax.errors import PizaError
+from piza_jax.models.config import DetectorConfig
+from piza_jax.piza.detector import PizaConfig
+from piza_jax.training.optim import OptimizerConfig
+
+
+def parse_argument(argument: str, **defaults: Any) -> dict[str, Any]:
+    """Read the text after `FILE.py:`, comma-separated words `name` (a switch) or `name=value`, strictly.
+
+    Args:
+        argument: the text, may be empty.
+        defaults: every name that is allowed with its default; the default's type is the value's type.
+
+    Raises:
+        PizaError: a name that is not among the defaults, or a value of another type.
+    """
+    values = dict(defaults)
+    for word in filter(None, argument.split(",")):
+        name, equals, text = word.partition("=")
+        if name not in defaults:
+            raise PizaError(f"unknown config argument {name!r}; this file takes {', '.join(defaults)}")
+        kind = type(defaults[name])
+        if kind is bool and not equals:
+            values[name] = True
+            continue
+        try:
+            values[name] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        except (ValueError, KeyError) as error:
+            raise PizaError(f"config argument {name!r} takes a {kind.__name__}, not {text!r}") from error
+    return values
+
+
+def base(model: PizaConfig) -> ConfigDict:
+    """Every setting with the paper's value (5 epochs of batches of 32 at 2e-4), for the model given."""
+    return ConfigDict(
+        {
+            "seed": 0,
+            # Which parameters are trained: "piza_adapter_plus", "adapter_plus", "full".
+            "peft": "piza_adapter_plus",
+            # Weights to start from: a folder or file that piza_jax.convert reads; "" starts from random weights.
+            "pretrained": "",
+            "model": model.to_dict(),
+            "data": {
+                "kind": "tfds",  # "tfds": data_dir, split; "files": annotations, images; "scenes": drawn
+                "data_dir": "",
+                "split": "train_s",
+                "annotations": "",
+                "images": "",
+                "num_photos": 8,
+                "photo_wh": (640, 480),
+                "tokenizer": "",  # folder or tokenizer.json; "" trains one on the data's own expressions
+                "max_tokens": 256,
+                "canvas_hw": (1024, 1024),
+                "scale_range": (0.6, 1.0),  # random size of the content, as part of the canvas
+                "stop_fraction": None,  # part of stop samples; None: as often as any other step
+                "num_workers": 4,
+            },
+            "search": dataclasses.asdict(SearchConfig()),
+            "train": {
+                "batch_size": 32,  # over all devices
+                "num_epochs": 5.0,
+                "num_steps": 0,  # above 0 it replaces num_epochs
+                "log_every": 50,
+            },
+            "optimizer": dataclasses.asdict(OptimizerConfig()),
+            "mesh": {"data": -1, "fsdp": 1, "min_shard_size": 2**18},
+            "checkpoint": {"every": 500, "keep": 3},
+            "evaluation": {"every": 0, "num_records": 64},  # every 0: no evaluation during training
+        }
+    )
+
+
+def tiny_model(**changes: Any) -> PizaConfig:
+    """The model of the records, quickstart and smoke configurations: every part of the real one, small."""
+    return PizaConfig(detector=DetectorConfig.preset("tiny"), adapter="adapter_plus", adapter_dim=32, **changes)
+
+
+def smoke(config: ConfigDict) -> ConfigDict:
+    """Shrink a configuration until it runs on a CPU in a minute: tiny model, drawn scenes, four steps."""
+    model = config.model
+    tiny = tiny_model(zoom_projection=model.zoom_projection, history=model.history).to_dict()
+    config.model = ConfigDict({**tiny, "adapter": model.adapter})
+    config.data.update(kind="scenes", num_photos=2, tokenizer="", canvas_hw=(128, 128), max_tokens=64, num_workers=0)
+    config.pretrained = ""
+    config.train.update(batch_size=8, num_steps=4, log_every=1)
+    config.checkpoint.every = 2
+    config.optimizer.warmup_steps = 0
+    return config

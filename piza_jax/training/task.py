@@ -1,0 +1,193 @@
+"""From a configuration to what the loop trains: data source, tokenizer, detector, losses, starting weights."""
+
+import io
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from piza_jax.convert import mmdet
+from piza_jax.data.pipeline import Source, train_batches
+from piza_jax.data.records import RecordSource, read_annotations
+from piza_jax.data.samples import SampleConfig
+from piza_jax.data.scenes import draw_scene
+from piza_jax.data.search import SearchConfig
+from piza_jax.data.tokenize import Tokenizer
+from piza_jax.errors import PizaError
+from piza_jax.peft import select
+from piza_jax.piza.detector import PizaConfig, PizaDetector, config_from_dict
+from piza_jax.training import checkpoint
+from piza_jax.training.loop import FitResult, Task, fit
+from piza_jax.training.objective import compute_losses
+from piza_jax.training.params import flatten_state
+from piza_jax.training.reporting import is_first
+
+TOKENIZER = "tokenizer.json"
+KINDS = ("tfds", "files", "scenes")
+
+Evaluate = Callable[[PizaDetector, int], Mapping[str, float]]
+
+
+def train(config: ConfigDict, workdir: str | os.PathLike[str], evaluate: Evaluate | None = None) -> FitResult:
+    """Train the detector that a configuration describes; continues where workdir has a checkpoint.
+
+    Args:
+        config: as configs/common.py lays it out.
+        workdir: folder of the run.
+        evaluate: (model, step) -> {name: number}, run every config.evaluation.every steps and at the end.
+
+    Raises:
+        PizaError: anything in the configuration, the data or the workdir that cannot be used; see loop.fit.
+    """
+    return fit(build_task(config, workdir, evaluate), config, workdir)
+
+
+def build_task(config: ConfigDict, workdir: str | os.PathLike[str], evaluate: Evaluate | None = None) -> Task:
+    """The pieces of a run. Writes workdir/tokenizer.json, and the tokenizer's delimiter ids into config.model."""
+    source = open_source(config)
+    tokenizer = open_tokenizer(config, source, Path(workdir))
+    detector = config.model.detector
+    if tokenizer.vocab_size > detector.bert.vocab_size:
+        raise PizaError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens and model.detector.bert.vocab_size is "
+            f"{detector.bert.vocab_size}; raise it, or give the tokenizer that belongs to the text backbone"
+        )
+    detector.delimiter_ids = tokenizer.delimiter_ids
+    model_config = config_from_dict(config.model.to_dict())
+    batches = train_batches(
+        source,
+        tokenizer,
+        sample_config(config),
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_workers=config.data.num_workers,
+    )
+    return Task(
+        make_model=lambda: PizaDetector(model_config, rngs=nnx.Rngs(config.seed)),
+        split=partial(select.split, method=config.peft),
+        loss=compute_losses,
+        dataset=batches,
+        steps_per_epoch=len(source) / config.train.batch_size,
+        pretrained=partial(pretrained_parameters, config.pretrained, model_config) if config.pretrained else None,
+        evaluate=evaluate,
+    )
+
+
+def sample_config(config: ConfigDict) -> SampleConfig:
+    """How the records of a configuration become samples."""
+    data = config.data
+    return SampleConfig(
+        canvas_hw=tuple(data.canvas_hw),
+        max_tokens=data.max_tokens,
+        search=SearchConfig(**config.search.to_dict()),
+        stop_fraction=data.stop_fraction,
+        scale_range=tuple(data.scale_range),
+    )
+
+
+def open_source(config: ConfigDict) -> Source:
+    """The records that config.data names.
+
+    Raises:
+        PizaError: an unknown kind, a path that the kind needs and that is not given, or records that cannot be read.
+    """
+    data = config.data
+    if data.kind not in KINDS:
+        raise PizaError(f"data.kind={data.kind!r} is none of {', '.join(KINDS)}")
+    needed = {"tfds": ("data_dir", "split"), "files": ("annotations", "images"), "scenes": ()}[data.kind]
+    absent = [f"--config.data.{name}=..." for name in needed if not data[name]]
+    if absent:
+        raise PizaError(f"data.kind={data.kind!r} needs {' and '.join(absent)}")
+    if data.kind == "tfds":
+        import tfds_sorec  # takes seconds to import
+
+        return tfds_sorec.open_split(data.data_dir, data.split)
+    if data.kind == "files":
+        return RecordSource(read_annotations(data.annotations), data.images)
+    return SceneSource(data.num_photos, config.seed, tuple(data.photo_wh))
+
+
+class SceneSource:
+    """Drawn scenes as a source of records, encoded in memory."""
+
+    def __init__(self, num_photos: int, seed: int, photo_wh: tuple[int, int]):
+        self._records: list[dict[str, Any]] = []
+        for number in range(num_photos):
+            image, records = draw_scene(seed + number, photo_wh)
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG")
+            self._records += [
+                {
+                    "image": buffer.getvalue(),
+                    "name": f"scene{number}.png",
+                    "id": len(self._records) + place,
+                    "expression": record.expression,
+                    "box_xyxy": np.asarray(record.box_xyxy, np.float32),
+                }
+                for place, record in enumerate(records)
+            ]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return self._records[index]
+
+
+def open_tokenizer(config: ConfigDict, source: Source, workdir: Path) -> Tokenizer:
+    """The run's tokenizer: that of its workdir when it is resumed, else the one given, else trained on the data.
+
+    Raises:
+        PizaError: a tokenizer that cannot be read, or none given for data too large to train one on.
+    """
+    stored = workdir / TOKENIZER
+    if checkpoint.latest_step(workdir) is not None and stored.exists():
+        return Tokenizer.from_file(stored)
+    given = config.data.tokenizer
+    if given:
+        tokenizer = Tokenizer.from_file(given) if Path(given).is_file() else Tokenizer.from_directory(given)
+    else:
+        expressions = [source[index]["expression"] for index in range(len(source))]
+        tokenizer = Tokenizer.train(expressions, config.model.detector.bert.vocab_size)
+    if is_first():
+        workdir.mkdir(parents=True, exist_ok=True)
+        tokenizer.save(stored)
+    return tokenizer
+
+
+def pretrained_parameters(
+    path: str, model_config: PizaConfig, abstract: Mapping[str, jax.ShapeDtypeStruct]
+) -> dict[str, np.ndarray]:
+    """Weights to start from: a workdir of an earlier run, or a .safetensors file under the reference's names.
+
+    A file may hold the plain detector (PIZA's parts then start at random) or the detector with PIZA's parts.
+    """
+    del abstract
+    if Path(path).is_dir():
+        model, _ = checkpoint.load_model(path)
+    else:
+        model = _from_reference(path, model_config)
+    return {name: np.asarray(value) for name, value in flatten_state(nnx.state(model, nnx.Param)).items()}
+
+
+def _from_reference(path: str, model_config: PizaConfig) -> PizaDetector:
+    from safetensors.numpy import load_file
+
+    try:
+        tensors = load_file(path)
+    except Exception as error:  # the library raises its own types and OSError
+        raise PizaError(f"cannot read pretrained={path}: {error}; give a .safetensors file or a workdir") from error
+    if not any("adapter" in name for name in tensors):
+        model_config = replace(model_config, adapter="none", history=False)
+    model = PizaDetector(model_config, rngs=nnx.Rngs(0))
+    mmdet.load_tensors(model, tensors)
+    return model
