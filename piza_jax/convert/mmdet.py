@@ -156,12 +156,11 @@ def source_of(ours: str, decoder_layers: int, first_output: int = 1) -> Source:
     """
     module, _, leaf = ours.rpartition("/")
     for pattern, template in _MODULES:
-        found = re.fullmatch(pattern, module)
-        if found:
+        if found := re.fullmatch(pattern, module):
+            theirs = found.expand(template).replace("LAST", str(decoder_layers))
             break
     else:
         raise PizaError(f"parameter {ours} has no counterpart in the mmdetection release")
-    theirs = found.expand(template).replace("LAST", str(decoder_layers))
     theirs = re.sub(r"<2\*(\d)>", lambda m: str(2 * int(m[1])), theirs)
     theirs = re.sub(r"<(\d+)>", lambda m: str(int(m[1]) + first_output), theirs)
     theirs, _, third = theirs.partition("#")
@@ -201,6 +200,4 @@ def load_tensors(model: PizaDetector, tensors: Mapping[str, np.ndarray]) -> dict
         PizaError: if anything is left over on either side or a shape differs.
     """
     config = model.config.detector
-    return fill(
-        model, tensors, lambda ours: source_of(ours, config.decoder_layers, config.swin.first_output), ignored
-    )
+    return fill(model, tensors, lambda ours: source_of(ours, config.decoder_layers, config.swin.first_output), ignored)

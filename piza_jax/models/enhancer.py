@@ -72,10 +72,10 @@ class _AdaptedLayer(nnx.Module):
     """Post-norm attention and feed-forward with a place for an adapter before each norm."""
 
     def __init__(self, dim: int, hidden: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.adapter1 = nnx.data(None)
+        self.adapter1: nnx.Module | None = nnx.data(None)
         self.norm1 = layer_norm(dim, dtype=dtype, rngs=rngs)
         self.ffn = MLP((dim, hidden, dim), dtype=dtype, rngs=rngs)
-        self.adapter2 = nnx.data(None)
+        self.adapter2: nnx.Module | None = nnx.data(None)
         self.norm2 = layer_norm(dim, dtype=dtype, rngs=rngs)
 
     def _finish(self, x: jax.Array, condition: jax.Array | None) -> jax.Array:

@@ -18,7 +18,7 @@ from piza_jax.models.pyramid import Pyramid, build_pyramid, proposals
 from piza_jax.models.swin import Swin
 from piza_jax.models.text import TextFeatures, text_inputs
 
-__all__ = ["DetectorConfig", "Detections", "Encoded", "GroundingDino"]
+__all__ = ["Detections", "DetectorConfig", "Encoded", "GroundingDino"]
 
 
 class Encoded(NamedTuple):
@@ -83,7 +83,7 @@ class GroundingDino(nnx.Module):
         """
         levels = self.features(images)
         shapes_hw = tuple((level.shape[1], level.shape[2]) for level in levels)
-        pyramid = build_pyramid(valid_hw, images.shape[1:3], shapes_hw, self.level_embedding[...])
+        pyramid = build_pyramid(valid_hw, (images.shape[1], images.shape[2]), shapes_hw, self.level_embedding[...])
         memory = jnp.concatenate([level.reshape(level.shape[0], -1, level.shape[3]) for level in levels], axis=1)
         memory, enhanced = self.enhancer(
             memory,

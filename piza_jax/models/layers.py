@@ -1,5 +1,7 @@
 """Building blocks that the detector's parts share. Parameters are float32; ``dtype`` is the compute type."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -22,8 +24,7 @@ class MLP(nnx.Module):
     """Dense layers with ReLU between them: [..., sizes[0]] -> [..., sizes[-1]]."""
 
     def __init__(self, sizes: tuple[int, ...], *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        pairs = zip(sizes[:-1], sizes[1:], strict=True)
-        self.layers = nnx.List([linear(a, b, dtype=dtype, rngs=rngs) for a, b in pairs])
+        self.layers = nnx.List([linear(a, b, dtype=dtype, rngs=rngs) for a, b in pairwise(sizes)])
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., sizes[0]] -> [..., sizes[-1]]."""
@@ -70,13 +71,17 @@ class DeformableAttention(nnx.Module):
     def __init__(self, features: int, heads: int, levels: int, points: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.heads, self.levels, self.points = heads, levels, points
         samples = heads * levels * points
+        zeros = nnx.initializers.zeros
+        rays = _offset_bias(heads, levels, points)
         self.sampling_offsets = nnx.Linear(
-            features, 2 * samples, kernel_init=nnx.initializers.zeros, dtype=jnp.float32, rngs=rngs
+            features,
+            2 * samples,
+            kernel_init=zeros,
+            bias_init=lambda key, shape, dtype: rays.astype(dtype),
+            dtype=jnp.float32,
+            rngs=rngs,
         )
-        self.sampling_offsets.bias[...] = _offset_bias(heads, levels, points)
-        self.attention_weights = nnx.Linear(
-            features, samples, kernel_init=nnx.initializers.zeros, dtype=jnp.float32, rngs=rngs
-        )
+        self.attention_weights = nnx.Linear(features, samples, kernel_init=zeros, dtype=jnp.float32, rngs=rngs)
         self.value = linear(features, features, dtype=dtype, rngs=rngs)
         self.out = linear(features, features, dtype=dtype, rngs=rngs)
 

@@ -111,15 +111,15 @@ class Swin(nnx.Module):
         self.remat, self.first_output = remat, config.first_output
         self.patch_embed = nnx.Conv(3, config.dim, (4, 4), (4, 4), padding="VALID", dtype=dtype, rngs=rngs)
         self.patch_norm = layer_norm(config.dim, dtype=dtype, rngs=rngs)
-        self.stages = nnx.List([])
-        self.out_norms = nnx.List([])
+        stages, out_norms = [], []
         features = config.dim
         for index, (depth, heads) in enumerate(zip(config.depths, config.heads, strict=True)):
             merge = index + 1 < len(config.depths)
-            self.stages.append(SwinStage(features, depth, heads, config, merge, dtype=dtype, rngs=rngs))
+            stages.append(SwinStage(features, depth, heads, config, merge, dtype=dtype, rngs=rngs))
             if index >= config.first_output:
-                self.out_norms.append(layer_norm(features, dtype=dtype, rngs=rngs))
+                out_norms.append(layer_norm(features, dtype=dtype, rngs=rngs))
             features *= 2
+        self.stages, self.out_norms = nnx.List(stages), nnx.List(out_norms)
 
     def __call__(self, images: jax.Array) -> list[jax.Array]:
         """[B, H, W, 3] normalised images -> [B, h, w, C] of the stages from ``first_output`` on, finest first."""

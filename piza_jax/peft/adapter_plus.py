@@ -21,11 +21,9 @@ class AdapterPlus(nnx.Module):
         self.down = nnx.Linear(features, bottleneck, kernel_init=init, dtype=dtype, rngs=rngs)
         self.up = nnx.Linear(bottleneck, features, kernel_init=init, dtype=dtype, rngs=rngs)
         self.scale = nnx.Param(jnp.ones((features,)))
-        if project_condition:
-            zeros = nnx.initializers.zeros
-            self.condition = nnx.Linear(features, features, kernel_init=zeros, dtype=dtype, rngs=rngs)
-        else:
-            self.condition = nnx.data(None)
+        zeros = nnx.initializers.zeros
+        condition = nnx.Linear(features, features, kernel_init=zeros, dtype=dtype, rngs=rngs)
+        self.condition: nnx.Linear | None = nnx.data(condition if project_condition else None)
 
     def __call__(self, x: jax.Array, condition: jax.Array | None) -> jax.Array:
         """[B, N, D] and a condition [B, D] or None -> [B, N, D]."""

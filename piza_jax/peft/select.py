@@ -58,7 +58,8 @@ def trainable_filter(method: str, model: nnx.Module) -> Callable[[tuple, object]
 
 def split(model: nnx.Module, method: str) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
     """Graph, trainable state and frozen state; put together again by ``nnx.merge(graph, train, frozen, copy=True)``."""
-    return nnx.split(model, trainable_filter(method, model), ...)
+    graph, *states = nnx.split(model, trainable_filter(method, model), ...)
+    return graph, states[0], states[1]
 
 
 def count(state: nnx.State) -> int:
