@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -27,17 +28,17 @@ def say(text: str) -> None:
 
 
 def describe(mesh: Mesh, trainable: dict[str, jax.Array], frozen: dict[str, jax.Array], workdir: Path) -> None:
-    """Print devices, mesh, trainable parameters and counts; the table of all parameters goes to parameters.txt."""
+    """Print devices, mesh and parameter counts by module; the table of all parameters goes to parameters.txt."""
     devices = mesh.devices.flatten()
     say(
         f"backend {jax.default_backend()}: {len(devices)} x {devices[0].device_kind}, "
         f"{jax.process_count()} process(es); mesh data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']}"
     )
-    overview = parameter_overview.get_parameter_overview
-    say("trainable parameters:\n" + overview(trainable, include_stats="sharding", max_lines=30))
+    say(parameter_overview.make_table(_modules(trainable, frozen)))
     counts = [sum(leaf.size for leaf in group.values()) for group in (trainable, frozen)]
-    say(f"{counts[0]:,} parameters are trained, {counts[1]:,} are frozen")
+    say(f"{counts[0]:,} parameters are trained, {counts[1]:,} are frozen; all of them are in {workdir}/parameters.txt")
     if is_first():
+        overview = parameter_overview.get_parameter_overview
         tables = [
             f"{title}\n{overview(group, include_stats='sharding')}\n"
             for title, group in (("trainable", trainable), ("frozen", frozen))
@@ -100,6 +101,32 @@ class Reporter:
         self._bar.close()
         if self._writer:
             self._writer.close()
+
+
+@dataclass(frozen=True)
+class _Module:
+    module: str
+    arrays: int
+    trained: int
+    frozen: int
+
+
+def _modules(trainable: Mapping[str, jax.Array], frozen: Mapping[str, jax.Array]) -> list[_Module]:
+    """Parameters counted by the first parts of their names, enough of them for a table of a page."""
+    names = sorted({**trainable, **frozen})
+    depth = max((depth for depth in (1, 2, 3) if len({_prefix(name, depth) for name in names}) <= 30), default=1)
+    rows = []
+    for prefix in dict.fromkeys(_prefix(name, depth) for name in names):
+        sizes = [
+            [leaf.size for name, leaf in group.items() if _prefix(name, depth) == prefix]
+            for group in (trainable, frozen)
+        ]
+        rows.append(_Module(prefix, len(sizes[0]) + len(sizes[1]), sum(sizes[0]), sum(sizes[1])))
+    return rows
+
+
+def _prefix(name: str, depth: int) -> str:
+    return "/".join(name.split("/")[:-1][:depth]) or name
 
 
 def _is_result(name: str) -> bool:
