@@ -16,7 +16,7 @@ _BASE = (r"^detector/", False)
 # The release also trains every LayerNorm ("norm" in the name), which is 96,064 parameters at full size.
 METHODS: dict[str, tuple[tuple[str, bool], ...]] = {
     "full": ((r"^history/", True), (r"^(detector|zoom_embedding)/", True)),
-    "adapter_plus": (_ADAPTERS, _GROUP_NORM, _NORMS, _BASE, (_PIZA[0], False)),
+    "adapter_plus": ((_PIZA[0], False), _ADAPTERS, _GROUP_NORM, _NORMS, _BASE),
     "piza_adapter_plus": (_PIZA, _ADAPTERS, _GROUP_NORM, _NORMS, _BASE),
     "none": ((r"", False),),
 }
