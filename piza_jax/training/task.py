@@ -30,6 +30,7 @@ from piza_jax.training.params import flatten_state
 from piza_jax.training.reporting import is_first
 
 TOKENIZER = "tokenizer.json"
+TRAINED_TOKENIZER_RECORDS = 5000  # above it, reading every record and photo only for its words would take too long
 KINDS = ("tfds", "files", "scenes")
 
 Evaluate = Callable[[PizaDetector, int], Mapping[str, float]]
@@ -144,15 +145,25 @@ class SceneSource:
 
 
 def open_tokenizer(config: ConfigDict, source: Source, workdir: Path) -> Tokenizer:
-    """The run's tokenizer: that of its workdir when it is resumed, else the one given, else trained on the data.
+    """The run's tokenizer, saved in its workdir.
+
+    It is that of the workdir when the run is resumed, else data.tokenizer, else that of the pretrained run, else one
+    trained on the expressions.
 
     Raises:
-        PizaError: a tokenizer that cannot be read, or none given for data too large to train one on.
+        PizaError: a tokenizer that cannot be read, or none where one must be given: for a pretrained file, and for data
+            too large to be read once more for its expressions.
     """
     stored = workdir / TOKENIZER
     if checkpoint.latest_step(workdir) is not None and stored.exists():
         return Tokenizer.from_file(stored)
-    given = config.data.tokenizer
+    given = config.data.tokenizer or (config.pretrained if (Path(config.pretrained) / TOKENIZER).is_file() else "")
+    if not given and (config.pretrained or len(source) > TRAINED_TOKENIZER_RECORDS):
+        raise PizaError(
+            "give --config.data.tokenizer=DIR, the folder with tokenizer.json or vocab.txt of the text backbone "
+            "(bert-base-uncased for released weights); one is trained on the data only for runs from scratch on "
+            f"at most {TRAINED_TOKENIZER_RECORDS} records"
+        )
     if given:
         tokenizer = Tokenizer.from_file(given) if Path(given).is_file() else Tokenizer.from_directory(given)
     else:
