@@ -22,9 +22,7 @@ def build(
         PizaError: for annotations or photos that cannot be used; nothing that looks complete is left behind.
     """
     if not os.path.isdir(manual_dir) or not os.listdir(manual_dir):
-        raise PizaError(
-            f"manual_dir {manual_dir} is no folder, or empty; give the one that holds SOREC's JSON files"
-        )
+        raise PizaError(f"manual_dir {manual_dir} is no folder, or empty; give the one that holds SOREC's JSON files")
     config = tfds.download.DownloadConfig(manual_dir=os.fspath(manual_dir))
     for name in ("photos", "expressions"):
         builder = Sorec(config=name, data_dir=os.fspath(data_dir), allow_missing_images=allow_missing_images)
