@@ -14,6 +14,6 @@ def get_config(argument: str = "") -> ConfigDict:
     config.peft = "full"
     config.data.update(kind="files", canvas_hw=(256, 256), max_tokens=64, num_workers=0, scale_range=(1.0, 1.0))
     config.train.update(batch_size=8, num_steps=1500, log_every=20)
-    config.optimizer.update(learning_rate=1e-3, rate_factors=(), schedule="cosine", warmup_steps=50)
+    config.optimizer.update(learning_rate=4e-4, rate_factors=(), schedule="cosine", warmup_steps=50)
     config.checkpoint.every = 250
     return common.smoke(config) if values["smoke"] else config
