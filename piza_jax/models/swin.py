@@ -109,7 +109,12 @@ class Swin(nnx.Module):
     def __init__(self, config, *, dtype: jnp.dtype, remat: bool, rngs: nnx.Rngs):
         """``config`` is a ``SwinConfig`` (models/config.py)."""
         self.remat, self.first_output = remat, config.first_output
-        self.patch_embed = nnx.Conv(3, config.dim, (4, 4), (4, 4), padding="VALID", dtype=dtype, rngs=rngs)
+        # Padding is exactly zero; without a bias its features would be too, and the gradient would grow by
+        # 1 / sqrt(epsilon) at each norm.
+        bias = nnx.initializers.normal(0.1)
+        self.patch_embed = nnx.Conv(
+            3, config.dim, (4, 4), (4, 4), padding="VALID", bias_init=bias, dtype=dtype, rngs=rngs
+        )
         self.patch_norm = layer_norm(config.dim, dtype=dtype, rngs=rngs)
         stages, out_norms = [], []
         features = config.dim
