@@ -28,11 +28,13 @@ def test_learns_and_reports(tmp_path, capsys):
     # The rate falls by ten after epoch 8 of 5 steps.
     assert [round(line["learning_rate"], 6) for line in lines] == [3e-2, 3e-2, 3e-2, 3e-2, 3e-3, 3e-3]
     printed = capsys.readouterr().out
-    for part in ("backend cpu: 8 x cpu", "mesh data 8 x fsdp 1", "layers/0/kernel", "289 parameters are trained",
+    for part in ("backend cpu: 8 x cpu", "mesh data 8 x fsdp 1", "| layers/0 ", "289 parameters are trained",
                  "memory a device", "step 60/60"):  # fmt: skip
         assert part in printed
     assert checkpoint.latest_step(tmp_path) == 60
-    assert "backbone/kernel" in (tmp_path / "parameters.txt").read_text()
+    parameters = (tmp_path / "parameters.txt").read_text()
+    assert "backbone/kernel" in parameters
+    assert "layers/0/kernel" in parameters
 
 
 def test_epochs_set_the_number_of_steps(tmp_path):
