@@ -52,15 +52,26 @@ def uninterrupted(tmp_path_factory):
 
 
 def test_sigkill_at_a_random_step(tmp_path, uninterrupted):
-    step = random.SystemRandom().randint(4, 17)
-    process = start(tmp_path, "--slow", 0.01)
+    step = random.SystemRandom().randint(7, 17)  # step 6 is saved only once the save of step 3 is complete
+    process = start(tmp_path, "--slow", 0.02)
     wait_for_step(tmp_path, process, step)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert len(losses(tmp_path)) < 20, f"killed too late, after step {step}"
+    last_good = max(int(entry.name) for entry in (tmp_path / "checkpoints").iterdir() if entry.name.isdigit())
+    assert last_good in (3, 6, 9, 12, 15)
     output, _ = finish(start(tmp_path))
-    assert "resumed from step" in output
+    assert f"resumed from step {last_good}" in output
+    assert losses(tmp_path) == uninterrupted
+
+
+def test_sigkill_before_the_first_checkpoint(tmp_path, uninterrupted):
+    process = start(tmp_path, "--slow", 0.05)
+    wait_for_step(tmp_path, process, 1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    finish(start(tmp_path))
     assert losses(tmp_path) == uninterrupted
 
 
