@@ -9,6 +9,7 @@ from piza_jax.data.search import SearchConfig
 from piza_jax.errors import PizaError
 from piza_jax.models.config import DetectorConfig
 from piza_jax.piza.detector import PizaConfig
+from piza_jax.training.losses import LossConfig
 from piza_jax.training.optim import OptimizerConfig
 
 
@@ -55,6 +56,7 @@ def base(model: PizaConfig) -> ConfigDict:
                 "annotations": "",
                 "images": "",
                 "num_photos": 8,
+                "num_objects": 8,
                 "photo_wh": (640, 480),
                 "tokenizer": "",  # folder or tokenizer.json; "" trains one on the data's own expressions
                 "max_tokens": 256,
@@ -64,6 +66,7 @@ def base(model: PizaConfig) -> ConfigDict:
                 "num_workers": 4,
             },
             "search": dataclasses.asdict(SearchConfig()),
+            "loss": dataclasses.asdict(LossConfig()),
             "train": {
                 "batch_size": 32,  # over all devices
                 "num_epochs": 5.0,
@@ -81,6 +84,25 @@ def base(model: PizaConfig) -> ConfigDict:
 def tiny_model(**changes: Any) -> PizaConfig:
     """The model of the records, quickstart and smoke configurations: every part of the real one, small."""
     return PizaConfig(detector=DetectorConfig.preset("tiny"), adapter="adapter_plus", adapter_dim=32, **changes)
+
+
+def from_scratch() -> ConfigDict:
+    """A tiny model with random weights that learns a few records by heart: all of it trained, no random sizes."""
+    config = base(tiny_model())
+    config.peft = "full"
+    config.data.update(max_tokens=64, num_workers=0, scale_range=(1.0, 1.0), stop_fraction=0.2)
+    config.loss.class_cost = 0.0  # each target goes to the query that lies nearest, which gives the class head its task
+    config.train.batch_size = 8
+    config.optimizer.update(
+        learning_rate=1e-3,
+        rate_factors=(("^history/", 4.0),),
+        b2=0.99,
+        # Clipping to 0.1 makes the gradients of the text side so small that 1e-8 would swallow them.
+        eps=1e-12,
+        schedule="cosine",
+        warmup_steps=20,
+    )
+    return config
 
 
 def smoke(config: ConfigDict) -> ConfigDict:

@@ -1,5 +1,7 @@
 """Detection losses (focal, L1, GIoU of every decoder layer, query selection and denoising) and history losses."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -9,7 +11,23 @@ from piza_jax.ops.boxes import cxcywh_to_xyxy, iou_and_giou
 from piza_jax.ops.matching import match, matching_cost
 from piza_jax.piza.history import HistoryReading
 
-L1_WEIGHT, GIOU_WEIGHT, ALPHA = 5.0, 2.0, 0.25
+ALPHA = 0.25
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the detection losses, and of the same terms in the cost that matches queries to targets.
+
+    The defaults are the released recipe. A run from scratch on little data is better off with ``class_cost`` 0: at
+    first the class cost hands every target to whatever query happened to score best, wherever it looks.
+    """
+
+    class_weight: float = 1.0
+    l1_weight: float = 5.0
+    giou_weight: float = 2.0
+    class_cost: float = 2.0
+    l1_cost: float = 5.0
+    giou_cost: float = 2.0
 
 
 def _focal(logits: jax.Array, labels: jax.Array, keep: jax.Array) -> jax.Array:
@@ -22,12 +40,12 @@ def _focal(logits: jax.Array, labels: jax.Array, keep: jax.Array) -> jax.Array:
 def _box_losses(
     boxes_cxcywh: jax.Array, target_cxcywh: jax.Array, valid: jax.Array, scale_wh: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Weighted sums of L1 and 1 - GIoU over matched boxes [B, G, 4]; the overlap is measured in pixels."""
+    """Sums of L1 and of 1 - GIoU over matched boxes [B, G, 4]; the overlap is measured in pixels."""
     l1 = jnp.sum(jnp.abs(boxes_cxcywh - target_cxcywh), axis=-1)
     scale = jnp.tile(scale_wh, (1, 2))[:, None]
     _, giou = iou_and_giou(cxcywh_to_xyxy(boxes_cxcywh) * scale, cxcywh_to_xyxy(target_cxcywh) * scale)
     keep = valid.astype(l1.dtype)
-    return L1_WEIGHT * jnp.sum(l1 * keep), GIOU_WEIGHT * jnp.sum((1.0 - giou) * keep)
+    return jnp.sum(l1 * keep), jnp.sum((1.0 - giou) * keep)
 
 
 def _matched_losses(
@@ -38,11 +56,22 @@ def _matched_losses(
     positive: jax.Array,
     token_mask: jax.Array,
     scale_wh: jax.Array,
+    config: LossConfig,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Focal, L1 and GIoU sums of one layer after matching; shapes as in ``detection_losses``."""
 
     def assign(logits, boxes, positive, token_mask, target, valid, scale):
-        cost = matching_cost(logits, boxes, positive, token_mask, target, scale)
+        cost = matching_cost(
+            logits,
+            boxes,
+            positive,
+            token_mask,
+            target,
+            scale,
+            focal_weight=config.class_cost,
+            l1_weight=config.l1_cost,
+            giou_weight=config.giou_cost,
+        )
         return match(cost, valid)
 
     index = jax.vmap(assign)(
@@ -88,6 +117,7 @@ def detection_losses(
     positive: jax.Array,
     token_mask: jax.Array,
     valid_hw: jax.Array,
+    config: LossConfig = LossConfig(),
 ) -> dict[str, jax.Array]:
     """Weighted losses, each a scalar; their sum is the detector's training loss.
 
@@ -101,6 +131,7 @@ def detection_losses(
         positive: float32 [B, G, L], 1 where a token names the target.
         token_mask: bool [B, L].
         valid_hw: int [B, 2] height and width of the content in pixels.
+        config: weights of the losses and of the matching cost.
 
     Returns:
         "loss_cls", "loss_bbox", "loss_iou" of the last layer, the same with prefix "d0.", "d1.", ... of the earlier
@@ -109,21 +140,22 @@ def detection_losses(
     scale_wh = valid_hw[:, ::-1].astype(jnp.float32)
     targets = (target_cxcywh, target_valid, positive.astype(jnp.float32), token_mask, scale_wh)
     total = jnp.maximum(jnp.sum(target_valid), 1).astype(jnp.float32)
+    weights = config.class_weight, config.l1_weight, config.giou_weight
     losses: dict[str, jax.Array] = {}
 
     def add(layer: str, kind: str, values: tuple[jax.Array, ...], count: jax.Array) -> None:
-        for name, value in zip(("loss_cls", "loss_bbox", "loss_iou"), values, strict=True):
-            losses[f"{layer}{kind}{name}"] = value / count
+        for name, weight, value in zip(("loss_cls", "loss_bbox", "loss_iou"), weights, values, strict=True):
+            losses[f"{layer}{kind}{name}"] = weight * value / count
 
     layers = detections.logits.shape[0]
     for index in range(layers):
         prefix = "" if index == layers - 1 else f"d{index}."
-        add(prefix, "", _matched_losses(detections.logits[index], detections.boxes[index], *targets), total)
+        add(prefix, "", _matched_losses(detections.logits[index], detections.boxes[index], *targets, config), total)
         if detections.denoising_logits is not None and detections.denoising_boxes is not None:
             groups = detections.denoising_logits.shape[2] // (2 * target_cxcywh.shape[1])
             noisy = detections.denoising_logits[index], detections.denoising_boxes[index]
             add(prefix, "dn_", _denoising_losses(*noisy, *targets), total * groups)
-    add("", "enc_", _matched_losses(detections.selected_logits, detections.selected_boxes, *targets), total)
+    add("", "enc_", _matched_losses(detections.selected_logits, detections.selected_boxes, *targets, config), total)
     return losses
 
 

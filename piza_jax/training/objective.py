@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from piza_jax.models.text import expression_tokens
 from piza_jax.ops.images import normalise
 from piza_jax.piza.detector import PizaDetector
-from piza_jax.training.losses import detection_losses, history_losses
+from piza_jax.training.losses import LossConfig, detection_losses, history_losses
 
 
 def compute_losses(
-    model: PizaDetector, batch: Mapping[str, jax.Array], key: jax.Array
+    model: PizaDetector, batch: Mapping[str, jax.Array], key: jax.Array, config: LossConfig = LossConfig()
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Total loss and its parts.
 
@@ -25,6 +25,7 @@ def compute_losses(
             target_box float32 [B, 4] cxcywh, has_target bool [B], history float32 [B, S, 4] xyxy photo pixels,
             history_mask bool [B, S], progress and stop float32 [B].
         key: PRNG key of the denoising queries.
+        config: weights of the losses and of the matching.
 
     Returns:
         A scalar and a dict of scalars.
@@ -36,7 +37,7 @@ def compute_losses(
     images = normalise(batch["image"], batch["valid_hw"])
     detections = model.detect(images, batch["valid_hw"], text, batch["progress"], denoising)
     positive = expression_tokens(batch["token_mask"])[:, None].astype(jnp.float32)
-    losses = detection_losses(detections, targets, valid, positive, batch["token_mask"], batch["valid_hw"])
+    losses = detection_losses(detections, targets, valid, positive, batch["token_mask"], batch["valid_hw"], config)
     if model.history is not None:
         reading = model.read_history(batch["history"], batch["history_mask"])
         losses |= history_losses(reading, batch["progress"], batch["stop"])

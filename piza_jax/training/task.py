@@ -25,6 +25,7 @@ from piza_jax.peft import select
 from piza_jax.piza.detector import PizaConfig, PizaDetector, config_from_dict
 from piza_jax.training import checkpoint
 from piza_jax.training.loop import FitResult, Task, fit
+from piza_jax.training.losses import LossConfig
 from piza_jax.training.objective import compute_losses
 from piza_jax.training.params import flatten_state
 from piza_jax.training.reporting import is_first
@@ -75,7 +76,7 @@ def build_task(config: ConfigDict, workdir: str | os.PathLike[str], evaluate: Ev
     return Task(
         make_model=lambda: PizaDetector(model_config, rngs=nnx.Rngs(config.seed)),
         split=partial(select.split, method=config.peft),
-        loss=compute_losses,
+        loss=partial(compute_losses, config=LossConfig(**config.loss.to_dict())),
         dataset=batches,
         steps_per_epoch=len(source) / config.train.batch_size,
         pretrained=partial(pretrained_parameters, config.pretrained, model_config) if config.pretrained else None,
@@ -114,16 +115,16 @@ def open_source(config: ConfigDict) -> Source:
         return tfds_sorec.open_split(data.data_dir, data.split)
     if data.kind == "files":
         return RecordSource(read_annotations(data.annotations), data.images)
-    return SceneSource(data.num_photos, config.seed, tuple(data.photo_wh))
+    return SceneSource(data.num_photos, config.seed, tuple(data.photo_wh), data.num_objects)
 
 
 class SceneSource:
     """Drawn scenes as a source of records, encoded in memory."""
 
-    def __init__(self, num_photos: int, seed: int, photo_wh: tuple[int, int]):
+    def __init__(self, num_photos: int, seed: int, photo_wh: tuple[int, int], num_objects: int = 8):
         self._records: list[dict[str, Any]] = []
         for number in range(num_photos):
-            image, records = draw_scene(seed + number, photo_wh)
+            image, records = draw_scene(seed + number, photo_wh, num_objects)
             buffer = io.BytesIO()
             image.save(buffer, "PNG")
             self._records += [
