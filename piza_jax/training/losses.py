@@ -30,6 +30,9 @@ class LossConfig:
     giou_cost: float = 2.0
 
 
+PAPER_WEIGHTS = LossConfig()
+
+
 def _focal(logits: jax.Array, labels: jax.Array, keep: jax.Array) -> jax.Array:
     """Sum of the sigmoid focal loss (gamma 2) over the entries with ``keep``; logits elsewhere may be -inf."""
     logits = jnp.where(keep, logits, 0.0)
@@ -117,7 +120,7 @@ def detection_losses(
     positive: jax.Array,
     token_mask: jax.Array,
     valid_hw: jax.Array,
-    config: LossConfig = LossConfig(),
+    config: LossConfig = PAPER_WEIGHTS,
 ) -> dict[str, jax.Array]:
     """Weighted losses, each a scalar; their sum is the detector's training loss.
 

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from piza_jax.models.text import expression_tokens
 from piza_jax.ops.images import normalise
 from piza_jax.piza.detector import PizaDetector
-from piza_jax.training.losses import LossConfig, detection_losses, history_losses
+from piza_jax.training.losses import PAPER_WEIGHTS, LossConfig, detection_losses, history_losses
 
 
 def compute_losses(
-    model: PizaDetector, batch: Mapping[str, jax.Array], key: jax.Array, config: LossConfig = LossConfig()
+    model: PizaDetector, batch: Mapping[str, jax.Array], key: jax.Array, config: LossConfig = PAPER_WEIGHTS
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Total loss and its parts.
 
