@@ -76,7 +76,11 @@ def base(model: PizaConfig) -> ConfigDict:
             "optimizer": dataclasses.asdict(OptimizerConfig()),
             "mesh": {"data": -1, "fsdp": 1, "min_shard_size": 2**18},
             "checkpoint": {"every": 500, "keep": 3},
-            "evaluation": {"every": 0, "num_records": 64},  # every 0: no evaluation during training
+            "evaluation": {
+                "every": 1000,  # steps between evaluations, one more is at the end; 0: none at all
+                "num_records": 256,  # evenly spread over the split; 0: all
+                "split": "val",  # or an annotation file; "" evaluates on the training records
+            },
         }
     )
 
@@ -90,6 +94,7 @@ def from_scratch() -> ConfigDict:
     """A tiny model with random weights that learns a few records by heart: all of it trained, no random sizes."""
     config = base(tiny_model())
     config.peft = "full"
+    config.evaluation.update(every=0, num_records=0, split="")
     config.data.update(max_tokens=64, num_workers=0, scale_range=(1.0, 1.0), stop_fraction=0.2)
     config.loss.class_cost = 0.0  # each target goes to the query that lies nearest, which gives the class head its task
     config.train.batch_size = 8
@@ -114,5 +119,6 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.pretrained = ""
     config.train.update(batch_size=8, num_steps=4, log_every=1)
     config.checkpoint.every = 2
+    config.evaluation.update(every=4, num_records=2, split="")
     config.optimizer.warmup_steps = 0
     return config

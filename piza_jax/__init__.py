@@ -1,6 +1,20 @@
 """PIZA on GroundingDINO in JAX: zoom into a photo until the thing that a sentence names fills a tight box."""
 
+from typing import TYPE_CHECKING, Any
+
 from piza_jax.errors import PizaError
 
-__all__ = ["PizaError"]
+if TYPE_CHECKING:
+    from piza_jax.grounder import Grounder, Grounding, Step, load
+
+__all__ = ["Grounder", "Grounding", "PizaError", "Step", "load"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the model code only when it is asked for: ``piza_jax.errors`` and the data code need none of it."""
+    if name in __all__:
+        from piza_jax import grounder
+
+        return getattr(grounder, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

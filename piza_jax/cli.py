@@ -1,11 +1,17 @@
-"""The ``piza`` command: train, ground, version."""
+"""The ``piza`` command: train, ground, evaluate, version."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import piza_jax
 from piza_jax.errors import PizaError
+
+if TYPE_CHECKING:
+    from piza_jax.data.pipeline import Source
 
 
 def _train(options: argparse.Namespace, rest: list[str]) -> None:
@@ -19,18 +25,111 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
 
 
 def _ground(options: argparse.Namespace, rest: list[str]) -> None:
-    from piza_jax.grounder import load
+    from piza_jax import draw
 
-    if rest:
-        raise PizaError(f"unknown argument {rest[0]!r}; see piza ground --help")
-    found = load(options.checkpoint).ground(options.photo, options.expression)
+    _no_rest(rest, "ground")
+    if options.save:
+        draw.check_path(options.save)  # before the work, not after it
+    grounder = _grounder(options)
+    photo = grounder.read(options.photo)
+    found = grounder.ground(photo, options.expression)
+    if options.save:
+        draw.save(draw.film_strip(photo, found), options.save)
+    if options.json:
+        print(json.dumps(found.to_dict()))
+        return
     for number, step in enumerate(found.steps):
-        print(f"step {number}: {step}")
-    print(f"box (x0 y0 x1 y1 px): {' '.join(f'{value:.1f}' for value in found.box)}  score {found.score:.3f}")
+        print(
+            f"step {number}: crop {_pixels(step.crop)}  box {_pixels(step.box)}  score {step.score:.3f}  "
+            f"progress {step.progress:.2f}  stop {step.stop_probability:.2f}"
+        )
+    print(f"box (x0 y0 x1 y1 px): {_pixels(found.box)}  score {found.score:.3f}")
+
+
+def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
+    from tqdm import tqdm
+
+    from piza_jax import draw
+    from piza_jax.data.decode import decode_rgb
+    from piza_jax.evaluation import evaluate, metrics
+
+    _no_rest(rest, "evaluate")
+    sources = _sources(options)
+    folder = Path(options.strips) if options.strips else None
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+    grounder = _grounder(options)
+    groups, listed = {}, {}
+    for name, source in sources.items():
+        found: list[evaluate.Prediction] = []
+        count = min(options.num_records or len(source), len(source))
+        with tqdm(total=count, desc=name, disable=None) as bar:
+            for one in evaluate.predictions(grounder, source, count):
+                if folder and len(found) < options.num_strips:
+                    photo = decode_rgb(source[one.index]["image"], one.name)
+                    strip = draw.film_strip(photo, one.grounding, target_xyxy=one.target)
+                    draw.save(strip, folder / f"{name}_{one.id}.png")
+                found.append(one)
+                bar.update()
+        groups[name] = evaluate.measure(found)
+        listed[name] = [one.to_dict() for one in found]
+    summary = metrics.summarise(groups)
+    if options.output:
+        evaluate.save_json({"metrics": summary, "predictions": listed}, options.output)
+    print(json.dumps(summary) if options.json else metrics.table(summary))
+
+
+def _sources(options: argparse.Namespace) -> "dict[str, Source]":
+    """What to evaluate on, by name: splits, annotation files, or the data that the run was trained on."""
+    from piza_jax.training.checkpoint import read_config
+    from piza_jax.training.task import open_source
+
+    if options.annotations and not options.images:
+        raise PizaError("--annotations needs --images=DIR, the folder of the photos")
+    if options.annotations and (options.data_dir or options.split):
+        raise PizaError("give either --annotations or --data_dir with --split")
+    config = read_config(options.checkpoint)
+    config.unlock()
+    if options.annotations:
+        config.data.update(kind="files", images=options.images)
+    elif options.data_dir or options.split:
+        config.data.update(kind="tfds", data_dir=options.data_dir or config.data.data_dir)
+    sources = {}
+    key = "annotations" if options.annotations else "split"
+    for value in options.annotations or options.split or [config.data[key]]:
+        config.data[key] = value
+        name = {"tfds": value, "files": Path(config.data.annotations).stem}.get(config.data.kind, config.data.kind)
+        sources[name] = open_source(config)
+    return sources
 
 
 def _version(options: argparse.Namespace, rest: list[str]) -> None:
+    _no_rest(rest, "version")
     print(piza_jax.__version__)
+
+
+def _no_rest(rest: Sequence[str], command: str) -> None:
+    if rest:
+        raise PizaError(f"unknown argument {rest[0]!r}; see piza {command} --help")
+
+
+def _grounder(options: argparse.Namespace) -> "piza_jax.Grounder":
+    chosen = {"max_steps": options.max_steps, "stop_threshold": options.stop_threshold}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    size = {"batch_size": options.batch_size} if "batch_size" in options else {}
+    return piza_jax.load(options.checkpoint, training_free=True if options.training_free else None, **size, **given)
+
+
+def _pixels(box: Sequence[float]) -> str:
+    return " ".join(f"{value:.1f}" for value in box)
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--checkpoint", required=True, help="work directory of a training run")
+    command.add_argument("--max_steps", type=int, help="most zoom steps (default: as trained)")
+    command.add_argument("--stop_threshold", type=float, help="stop probability that ends a zoom (default 0.95)")
+    command.add_argument("--training_free", action="store_true", help="zoom by rule, without the PIZA weights")
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,11 +139,27 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--config", required=True, help="FILE.py[:arg]; single settings as --config.key=value")
     train.add_argument("--workdir", required=True, help="checkpoints, metrics and the tokenizer go here")
     train.set_defaults(run=_train)
+
     ground = commands.add_parser("ground", help="zoom into a photo and print the box")
     ground.add_argument("photo")
     ground.add_argument("expression")
-    ground.add_argument("--checkpoint", required=True, help="work directory of a training run")
+    _add_model(ground)
+    ground.add_argument("--save", help="draw the zoom steps into this .png, .jpg or .webp")
     ground.set_defaults(run=_ground)
+
+    evaluate = commands.add_parser("evaluate", help="mAcc, Acc50, Acc75, IoU and steps, by split and target size")
+    _add_model(evaluate)
+    evaluate.add_argument("--data_dir", help="TFDS folder of SOREC (default: the data that the run was trained on)")
+    evaluate.add_argument("--split", action="append", help="split of it, such as val; may be given more than once")
+    evaluate.add_argument("--annotations", action="append", help="JSON file in SOREC's format, instead of --data_dir")
+    evaluate.add_argument("--images", default="", help="folder of its photos")
+    evaluate.add_argument("--num_records", type=int, default=0, help="evenly spread over the split; 0: all")
+    evaluate.add_argument("--batch_size", type=int, default=8)
+    evaluate.add_argument("--output", help="write metrics and every prediction to this JSON file")
+    evaluate.add_argument("--strips", help="draw the zooms of the first records into this folder")
+    evaluate.add_argument("--num_strips", type=int, default=8, help="how many, of each split")
+    evaluate.set_defaults(run=_evaluate)
+
     commands.add_parser("version", help="print the version").set_defaults(run=_version)
     return parser
 

@@ -89,11 +89,7 @@ def save(image: Image.Image, path: str | os.PathLike[str]) -> None:
         PizaError: another suffix, or a folder that is missing or cannot be written.
     """
     path = Path(path)
-    kind = _FORMATS.get(path.suffix.lower())
-    if kind is None:
-        raise PizaError(f"cannot save a picture as {path}: its name must end in one of {', '.join(_FORMATS)}")
-    if not path.parent.is_dir():
-        raise PizaError(f"cannot save {path}: there is no folder {path.parent}; create it first")
+    kind = check_path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         image.convert("RGB").save(temporary, kind, quality=92)
@@ -104,6 +100,17 @@ def save(image: Image.Image, path: str | os.PathLike[str]) -> None:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_path(path: str | os.PathLike[str]) -> str:
+    """Pillow's name of the format of a path that ``save`` can write; PizaError as there."""
+    path = Path(path)
+    kind = _FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise PizaError(f"cannot save a picture as {path}: its name must end in one of {', '.join(_FORMATS)}")
+    if not path.parent.is_dir():
+        raise PizaError(f"cannot save {path}: there is no folder {path.parent}; create it first")
+    return kind
 
 
 def _image(photo: Image.Image | np.ndarray) -> Image.Image:

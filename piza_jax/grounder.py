@@ -1,17 +1,15 @@
 """Load a trained model and find things: ``load(folder).ground(photos, expressions)``."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from piza_jax.data.decode import Orientation
 from piza_jax.data.tokenize import Tokenizer
-from piza_jax.errors import PizaError
 from piza_jax.piza.grounding import Grounder, Grounding, Photo, Step
-from piza_jax.piza.zoom import ZoomConfig
+from piza_jax.piza.zoom import zoom_config_of
 
-__all__ = ["Grounder", "Grounding", "Photo", "Step", "load", "zoom_config_of"]
+__all__ = ["Grounder", "Grounding", "Photo", "Step", "load"]
 
 
 def load(
@@ -53,22 +51,3 @@ def load(
         photo_hw=photo_hw,
         orientation=orientation,
     )
-
-
-def zoom_config_of(config: dict[str, Any], **changes: Any) -> ZoomConfig:
-    """The zoom that fits a training configuration (its canvas, step limit and least crop), with changes.
-
-    Raises:
-        PizaError: an unknown or senseless field.
-    """
-    height, width = config["data"]["canvas_hw"]
-    search = config.get("search", {})
-    base = ZoomConfig(
-        canvas_hw=(int(height), int(width)),
-        max_steps=int(search.get("max_steps", ZoomConfig.max_steps)),
-        min_crop_px=float(search.get("min_crop_px", ZoomConfig.min_crop_px)),
-    )
-    unknown = sorted(set(changes) - set(base.__dataclass_fields__))
-    if unknown:
-        raise PizaError(f"unknown zoom option {', '.join(unknown)}; known are {', '.join(base.__dataclass_fields__)}")
-    return replace(base, **changes)

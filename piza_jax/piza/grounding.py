@@ -112,6 +112,10 @@ class Grounder:
 
         self._encode, self._zoom = jax.jit(encode), jax.jit(run)
 
+    def update(self, model: ZoomModel) -> None:
+        """Take the weights of another model of the same configuration; what is compiled stays."""
+        self._state = nnx.state(model)
+
     # A path is a Photo and a str, which is why mypy sees an overlap.
     @overload
     def ground(self, images: Photo, expressions: str) -> Grounding: ...  # type: ignore[overload-overlap]

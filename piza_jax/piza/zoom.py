@@ -10,6 +10,8 @@ sentence speaks of stays in view, and never so small that the box fills more tha
 the box is tight, its side at least ``tight`` of the crop's, or when the next crop would hardly be smaller.
 """
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -72,6 +74,25 @@ class ZoomConfig:
         for name, good, wanted in rules:
             if not good:
                 raise PizaError(f"zoom.{name} is {getattr(self, name)!r}; it must be {wanted}")
+
+
+def zoom_config_of(config: Mapping[str, Any], **changes: Any) -> ZoomConfig:
+    """The zoom that fits a training configuration (its canvas, step limit and least crop), with changes.
+
+    Raises:
+        PizaError: an unknown or senseless field.
+    """
+    height, width = config["data"]["canvas_hw"]
+    search = config.get("search", {})
+    base = ZoomConfig(
+        canvas_hw=(int(height), int(width)),
+        max_steps=int(search.get("max_steps", ZoomConfig.max_steps)),
+        min_crop_px=float(search.get("min_crop_px", ZoomConfig.min_crop_px)),
+    )
+    unknown = sorted(set(changes) - set(base.__dataclass_fields__))
+    if unknown:
+        raise PizaError(f"unknown zoom option {', '.join(unknown)}; known are {', '.join(base.__dataclass_fields__)}")
+    return dataclasses.replace(base, **changes)
 
 
 class ZoomModel(Protocol):

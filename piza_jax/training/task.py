@@ -21,8 +21,12 @@ from piza_jax.data.scenes import draw_scene
 from piza_jax.data.search import SearchConfig
 from piza_jax.data.tokenize import Tokenizer
 from piza_jax.errors import PizaError
+from piza_jax.evaluation.evaluate import measure, predictions
+from piza_jax.evaluation.metrics import ALL, summarise
 from piza_jax.peft import select
 from piza_jax.piza.detector import PizaConfig, PizaDetector, config_from_dict
+from piza_jax.piza.grounding import Grounder
+from piza_jax.piza.zoom import zoom_config_of
 from piza_jax.training import checkpoint
 from piza_jax.training.loop import FitResult, Task, fit
 from piza_jax.training.losses import LossConfig
@@ -43,7 +47,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str], evaluate: Evaluat
     Args:
         config: as configs/common.py lays it out.
         workdir: folder of the run.
-        evaluate: (model, step) -> {name: number}, run every config.evaluation.every steps and at the end.
+        evaluate: (model, step) -> {name: number}, run every config.evaluation.every steps and at the end; by default
+            that of make_evaluate, where config.evaluation.every is above 0.
 
     Raises:
         PizaError: anything in the configuration, the data or the workdir that cannot be used; see loop.fit.
@@ -63,6 +68,8 @@ def build_task(config: ConfigDict, workdir: str | os.PathLike[str], evaluate: Ev
         )
     detector.delimiter_ids = tokenizer.delimiter_ids
     model_config = config_from_dict(config.model.to_dict())
+    if evaluate is None and config.evaluation.every:
+        evaluate = make_evaluate(config, source, tokenizer)
     batches = train_batches(
         source,
         tokenizer,
@@ -82,6 +89,33 @@ def build_task(config: ConfigDict, workdir: str | os.PathLike[str], evaluate: Ev
         pretrained=partial(pretrained_parameters, config.pretrained, model_config) if config.pretrained else None,
         evaluate=evaluate,
     )
+
+
+def make_evaluate(config: ConfigDict, source: Source, tokenizer: Tokenizer) -> Evaluate:
+    """The default evaluation of a run: SOREC's measures of the whole zoom on records of config.evaluation.split.
+
+    Raises:
+        PizaError: records that cannot be opened.
+    """
+    if config.evaluation.split:
+        held_out = config.copy_and_resolve_references()
+        with held_out.unlocked():
+            held_out.data.split = held_out.data.annotations = config.evaluation.split
+        source = open_source(held_out)
+    zoom_config = zoom_config_of(config.to_dict(), mode="piza" if config.model.history else "training_free")
+    grounders: list[Grounder] = []
+
+    def evaluate(model: PizaDetector, step: int) -> Mapping[str, float]:
+        del step
+        if grounders:
+            grounders[0].update(model)  # its programs stay compiled
+        else:
+            grounders.append(Grounder(model, tokenizer, zoom_config, config.data.max_tokens))
+        found = list(predictions(grounders[0], source, config.evaluation.num_records))
+        values = summarise({"": measure(found)})[""][ALL]
+        return {name: float(value) for name, value in (values or {}).items()}
+
+    return evaluate
 
 
 def sample_config(config: ConfigDict) -> SampleConfig:

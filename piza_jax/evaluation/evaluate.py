@@ -1,0 +1,106 @@
+"""Ground every record of a source and measure the boxes against the annotations."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+import numpy as np
+
+from piza_jax.data.decode import decode_rgb
+from piza_jax.data.samples import naming
+from piza_jax.data.search import check_box
+from piza_jax.errors import PizaError
+from piza_jax.evaluation import metrics
+from piza_jax.ops.boxes import iou_and_giou
+from piza_jax.piza.grounding import Grounder, Grounding
+
+
+class Records(Protocol):
+    """What is evaluated: records as data.pipeline.Source gives them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One record, its place in the source, and what was found; boxes are xyxy photo pixels."""
+
+    index: int
+    id: int
+    name: str
+    target: tuple[float, float, float, float]
+    iou: float
+    grounding: Grounding
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dict, ready for JSON."""
+        head = {"id": self.id, "photo": self.name, "target": list(self.target), "iou": self.iou}
+        return head | self.grounding.to_dict()
+
+
+def predictions(grounder: Grounder, records: Records, num_records: int = 0) -> Iterator[Prediction]:
+    """Ground the records in batches of the grounder.
+
+    Args:
+        grounder: the model; boxes are measured in stored pixels, so its orientation must be "stored".
+        records: what to ground.
+        num_records: this many, evenly spread over the source; 0: all of them.
+
+    Raises:
+        PizaError: no records, or a record that cannot be read, by its id and photo.
+    """
+    if not len(records):
+        raise PizaError("there is nothing to evaluate: the source holds no record")
+    count = min(num_records, len(records)) if num_records else len(records)
+    chosen = [index * len(records) // count for index in range(count)]
+    for start in range(0, count, grounder.batch_size):
+        indices = chosen[start : start + grounder.batch_size]
+        batch = [records[index] for index in indices]
+        photos: list[np.ndarray] = []
+        targets = []
+        for record in batch:
+            with naming(record):
+                photo = decode_rgb(record["image"], record["name"])
+                targets.append(check_box(record["box_xyxy"], (photo.shape[1], photo.shape[0])))
+                grounder.tokenizer.encode(record["expression"], grounder.max_tokens)
+            photos.append(photo)
+        found = grounder.ground(photos, [record["expression"] for record in batch])
+        overlaps = np.asarray(iou_and_giou(jnp.array([one.box for one in found]), jnp.array(targets))[0])
+        for index, record, target, overlap, one in zip(indices, batch, targets, overlaps, found, strict=True):
+            x0, y0, x1, y1 = map(float, target)
+            yield Prediction(index, int(record["id"]), str(record["name"]), (x0, y0, x1, y1), float(overlap), one)
+
+
+def measure(found: Sequence[Prediction], edges_px2: Sequence[float] = metrics.SIZE_EDGES_PX2) -> metrics.Groups:
+    """SOREC's measures of predictions, for all of them and by target size."""
+    sides = np.array([one.target for one in found]).reshape(-1, 2, 2)
+    return metrics.measure(
+        jnp.array([one.iou for one in found]),
+        jnp.array([len(one.grounding.steps) for one in found]),
+        jnp.array(np.diff(sides, axis=1)[:, 0].prod(axis=-1)),
+        jnp.ones(len(found), bool),
+        edges_px2,
+    )
+
+
+def save_json(content: Any, path: str | os.PathLike[str]) -> None:
+    """Write JSON; a reader sees the old file or the whole new one. PizaError where the folder cannot be written."""
+    target = Path(path)
+    temporary = ""
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=target.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
+            temporary = file.name
+            json.dump(content, file, indent=1)
+            file.write("\n")
+        os.replace(temporary, target)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise PizaError(f"cannot write {target}: {error.strerror or error}; give a folder that exists") from error
