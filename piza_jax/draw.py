@@ -147,7 +147,11 @@ def _frames(grounding: Grounding, size: tuple[int, int], target: Box | None) -> 
     if not grounding.steps or max(abs(a - b) for a, b in zip(grounding.steps[0].crop, whole, strict=True)) > 1:
         frames.append(_Frame(whole, None, "photo", (f"{width} x {height} px",)))
     for number, step in enumerate(grounding.steps, 1):
-        lines = (f"score {step.score:.2f}", f"progress {step.progress:.2f}", f"stop {step.stop_probability:.2f}")
+        lines = (
+            f"score {step.score:.2f}",
+            f"progress {step.progress:.2f}".replace("-0.00", "0.00"),
+            f"stop {step.stop_probability:.2f}",
+        )
         frames.append(_Frame(step.crop, step.box, f"step {number}", lines))
     x0, y0, x1, y1 = grounding.box
     end = [f"score {grounding.score:.2f}", f"{x1 - x0:.0f} x {y1 - y0:.0f} px"]

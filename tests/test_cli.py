@@ -1,0 +1,153 @@
+"""The piza command on a detector trained for two steps: what it prints and writes, and how it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+import piza_jax
+from piza_jax.cli import main
+from piza_jax.data.scenes import draw_scene
+from piza_jax.training import config as configs
+from piza_jax.training import task
+from piza_jax.training.writer import read_metrics
+from tests import tiny_detector
+from tests.test_task import ROOT
+
+pytestmark = pytest.mark.slow
+
+WORDS = "The red car in the left part of the street."
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Workdir of a run of two steps on one scene, evaluated on the way."""
+    workdir = tmp_path_factory.mktemp("run")
+    changes = ("data.num_photos=1", "data.photo_wh=(320,240)", "data.canvas_hw=(64,64)", "train.num_steps=2")
+    config = configs.load_config(str(ROOT / "configs" / "quickstart.py:smoke"), changes)
+    with config.unlocked():
+        config.model = ConfigDict(tiny_detector.model_config().to_dict())
+        config.model.detector.bert.vocab_size = 256
+        config.evaluation.update(every=1, num_records=3)
+    task.train(config, workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    path = tmp_path_factory.mktemp("photo") / "street.png"
+    draw_scene(0, (320, 240))[0].save(path)
+    return path
+
+
+def test_training_evaluates_the_whole_zoom(trained):
+    evaluations = [line for line in read_metrics(trained) if "eval/mAcc" in line]
+    assert [line["step"] for line in evaluations] == [1, 2]
+    assert all(line["eval/count"] == 3 and 1 <= line["eval/mean_steps"] <= 5 for line in evaluations)
+
+
+def test_ground_prints_draws_and_agrees_with_the_library(trained, photo, tmp_path, capsys):
+    picture = tmp_path / "strip.png"
+    common = ["ground", str(photo), WORDS, "--checkpoint", str(trained), "--max_steps", "2"]
+    assert main([*common, "--save", str(picture)]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("step 0: crop 0.0 0.0 320.0 240.0  box ")
+    assert text.splitlines()[-1].startswith("box (x0 y0 x1 y1 px): ")
+    assert Image.open(picture).size[0] > 600
+    assert main([*common, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    found = piza_jax.load(trained, max_steps=2).ground(photo, WORDS)
+    np.testing.assert_allclose(printed["box"], found.box, atol=1e-3)
+    assert len(printed["steps"]) == len(found.steps) <= 2
+
+
+def test_training_free_ground_takes_another_way(trained, photo, capsys):
+    assert main(["ground", str(photo), WORDS, "--checkpoint", str(trained), "--training_free", "--json"]) == 0
+    free = json.loads(capsys.readouterr().out)
+    trained_way = piza_jax.load(trained).ground(photo, WORDS)
+    assert free["steps"][0]["box"] != list(trained_way.steps[0].box)  # no zoom embedding
+
+
+def test_evaluate_writes_what_it_prints(trained, tmp_path, capsys):
+    out, strips = tmp_path / "result.json", tmp_path / "a" / "strips"
+    arguments = ["evaluate", "--checkpoint", str(trained), "--num_records", "3", "--output", str(out)]
+    assert main([*arguments, "--strips", str(strips), "--num_strips", "2"]) == 0
+    table = capsys.readouterr().out
+    assert table.splitlines()[0].split()[:4] == ["split", "targets", "mAcc", "%"]
+    stored = json.loads(out.read_text())
+    overlaps = [one["iou"] for one in stored["predictions"]["scenes"]]
+    assert len(overlaps) == 3
+    measured = stored["metrics"]["scenes"]["all"]
+    assert measured["count"] == 3
+    assert measured["mean_iou"] == pytest.approx(np.mean(overlaps), abs=1e-6)
+    assert len(list(strips.glob("*.png"))) == 2
+    last = [line for line in read_metrics(trained) if "eval/mean_iou" in line][-1]
+    assert last["eval/mean_iou"] == pytest.approx(measured["mean_iou"], abs=1e-3)
+
+
+def test_evaluate_on_annotation_files(trained, photo, tmp_path, capsys):
+    records = [{"image": photo.name, "bbox": [10, 20, 30, 10], "ref": WORDS, "id": 5}]
+    (tmp_path / "mine.json").write_text(json.dumps(records))
+    files = ["--annotations", str(tmp_path / "mine.json"), "--images", str(photo.parent)]
+    assert main(["evaluate", "--checkpoint", str(trained), *files, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["mine"]["all"]["count"] == 1
+
+
+def refusal(capsys, *arguments):
+    """The one line that the command prints when it refuses."""
+    assert main([str(argument) for argument in arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    return printed.err
+
+
+def test_bad_photos(trained, photo, tmp_path, capsys):
+    (tmp_path / "notes.jpg").write_text("not a photo at all")
+    Image.open(photo).convert("RGB").save(tmp_path / "cut.jpg")
+    data = (tmp_path / "cut.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
+    end = [WORDS, "--checkpoint", trained]
+    assert "cannot read the photo nowhere.jpg" in refusal(capsys, "ground", "nowhere.jpg", *end)
+    assert "notes.jpg" in refusal(capsys, "ground", tmp_path / "notes.jpg", *end)
+    assert "cut.jpg" in refusal(capsys, "ground", tmp_path / "cut.jpg", *end)
+
+
+def test_bad_expressions(trained, photo, capsys):
+    assert "empty" in refusal(capsys, "ground", photo, "  ", "--checkpoint", trained)
+    assert "64" in refusal(capsys, "ground", photo, "car " * 100, "--checkpoint", trained)
+
+
+def test_bad_options(trained, photo, tmp_path, capsys):
+    start = ["ground", photo, WORDS, "--checkpoint"]
+    assert "it has no config.json" in refusal(capsys, *start, tmp_path)
+    assert "zoom.max_steps is 0" in refusal(capsys, *start, trained, "--max_steps=0")
+    assert "must end in one of" in refusal(capsys, *start, trained, "--save=strip.txt")
+    assert "there is no folder" in refusal(capsys, *start, trained, f"--save={tmp_path}/no/strip.png")
+    assert "unknown argument '--zoom'" in refusal(capsys, *start, trained, "--zoom")
+    start = ["evaluate", "--checkpoint", trained]
+    assert "--annotations needs --images" in refusal(capsys, *start, "--annotations=a.json")
+    assert "give either" in refusal(capsys, *start, "--annotations=a", "--images=b", "--split=val")
+    assert "needs --config.data.data_dir" in refusal(capsys, *start, "--split=val")
+    start = ["train", "--config", ROOT / "configs" / "quickstart.py", "--workdir", tmp_path]
+    assert "unknown config key 'train.batchsize'" in refusal(capsys, *start, "--config.train.batchsize=4")
+    assert "unknown argument '--batch_size=4'" in refusal(capsys, *start, "--batch_size=4")
+
+
+def test_checkpoint_of_another_configuration(trained, photo, tmp_path, capsys):
+    config = configs.from_json((trained / "config.json").read_text())
+    with config.unlocked():
+        config.model.adapter_dim = 16
+    for item in trained.iterdir():
+        if item.name != "config.json":
+            (tmp_path / item.name).symlink_to(item)
+    (tmp_path / "config.json").write_text(configs.to_json(config))
+    message = refusal(capsys, "ground", photo, WORDS, "--checkpoint", tmp_path)
+    assert "belongs to another configuration" in message
+
+
+def test_version(capsys):
+    assert main(["version"]) == 0
+    assert capsys.readouterr().out.strip() == piza_jax.__version__
