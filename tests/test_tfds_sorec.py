@@ -15,6 +15,8 @@ from piza_jax.data.records import PHOTO_FOLDER, read_annotations
 from piza_jax.data.scenes import write_scenes
 from piza_jax.errors import PizaError
 from tfds_sorec.build import build, main
+from tfds_sorec.dummy import FOLDER as DUMMY
+from tfds_sorec.dummy import write_dummy_data
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,23 @@ def test_tfds_reads_it_by_name_without_tensorflow(drawn):
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.startswith("8 ")
     assert "street" in out
+
+
+def test_dummy_data_is_what_the_script_draws_and_builds_all_splits(tmp_path):
+    write_dummy_data(tmp_path / "drawn")
+    files = {path.relative_to(DUMMY) for path in DUMMY.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(tmp_path / "drawn") for path in (tmp_path / "drawn").rglob("*") if path.is_file()}
+    for path in files:
+        if path.suffix == ".json":
+            assert (DUMMY / path).read_bytes() == (tmp_path / "drawn" / path).read_bytes()
+    counts = build(DUMMY, tmp_path / "data")
+    assert {split: kept for split, (kept, _) in counts.items()} == {
+        "train_s": 24,
+        "train_l": 24,
+        "val": 8,
+        "test_a": 8,
+        "test_b": 8,
+    }
 
 
 def test_a_source_travels_to_worker_processes(drawn):
