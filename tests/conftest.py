@@ -10,6 +10,8 @@ if _FLAG not in os.environ.get("XLA_FLAGS", ""):
 
 import pytest  # noqa: E402
 
+from tests import figures  # noqa: E402
+
 SHARED = Path(os.environ.get("PIZA_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
@@ -19,3 +21,11 @@ def shared_dir() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"reference material is not at {SHARED}; set PIZA_SHARED to its folder")
     return SHARED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the tests measured, beside whether it was within their tolerances."""
+    if figures.LARGEST:
+        terminalreporter.section("largest differences measured")
+        for name, value in sorted(figures.LARGEST.items()):
+            terminalreporter.write_line(f"{value:9.2e}  {name}")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from piza_jax.ops.crop import content_size, crop_resize
+from tests import figures
 
 CANVAS = (96, 128)
 PHOTO_CANVAS = (320, 400)
@@ -124,6 +125,7 @@ def test_real_photo(shared_dir):
     canvases, _ = run(jnp.stack([photo] * 3), jnp.tile(jnp.array(photo.shape[:2]), (3, 1)), boxes)
     for box, view in zip(boxes, np.asarray(canvases), strict=True):
         error = np.abs(view.astype(int) - pillow_view(photo, box, canvas)[0])
+        figures.note("crop: against Pillow, mean absolute, levels of 255", error.mean())
         assert error.mean() < 0.5
         assert error.max() <= 1
 

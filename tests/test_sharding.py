@@ -13,7 +13,7 @@ from piza_jax.training import optim, sharding
 from piza_jax.training.objective import compute_losses
 from piza_jax.training.params import flatten_state
 from piza_jax.training.step import TrainState, make_step
-from tests import tiny_detector, tiny_task
+from tests import figures, tiny_detector, tiny_task
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,11 @@ def test_detector_step_on_eight_devices_equals_one(detector_on_one_device, data,
     scalars, after, text, split_count = run_detector_step(jax.devices(), data, fsdp, before)
     assert len(scalars_one) > 8
     for name in scalars_one:
+        figures.note("sharding: losses, relative", abs(float(scalars[name]) / float(scalars_one[name]) - 1))
         np.testing.assert_allclose(scalars[name], scalars_one[name], rtol=1e-5, err_msg=name)
     moved = 0
     for name in before:
+        figures.note("sharding: updates, absolute", np.abs(after[name] - after_one[name]).max())
         np.testing.assert_allclose(
             after[name] - before[name], after_one[name] - before[name], rtol=0, atol=1e-5, err_msg=name
         )
