@@ -1,20 +1,27 @@
-"""Filling a model from foreign tensors, with nothing left over on either side."""
+"""Filling a model from foreign tensors and writing it out under foreign names: nothing is left over on either side."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import lru_cache
 
+import jax
 import numpy as np
 from flax import nnx
 
+from piza_jax.convert.names import NameMap
 from piza_jax.errors import PizaError
+from piza_jax.piza.detector import PizaDetector
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where one of our parameters comes from: a foreign tensor's name and how its array is turned into ours."""
-
-    name: str
-    turn: Callable[[np.ndarray], np.ndarray]
+def sizes_of(model: PizaDetector) -> dict[str, int]:
+    """The numbers that name templates speak of."""
+    config = model.config.detector
+    first = config.swin.first_output
+    return {
+        "first": first,
+        "next": first + 1,
+        "laterals": len(config.swin.depths) - first,
+        "decoder_layers": config.decoder_layers,
+    }
 
 
 def _listing(names: list[str], limit: int = 8) -> str:
@@ -23,18 +30,22 @@ def _listing(names: list[str], limit: int = 8) -> str:
 
 
 def fill(
-    model: nnx.Module,
+    model: PizaDetector,
     tensors: Mapping[str, np.ndarray],
-    source_of: Callable[[str], Source],
-    ignored: Callable[[str], str | None],
+    names: NameMap,
+    *,
+    where: str = "the checkpoint",
+    partial: bool = False,
 ) -> dict[str, str]:
-    """Write foreign tensors into every parameter of ``model``, in place, in the parameter's own dtype.
+    """Write foreign tensors into the parameters of ``model``, in place, in the parameter's own dtype.
 
     Args:
-        model: the module to fill.
-        tensors: foreign name -> array.
-        source_of: our parameter's name ("detector/neck/lateral/0/conv/kernel") -> its source.
-        ignored: foreign name -> the reason why it has no place in the model, or None.
+        model: the detector to fill; an abstract one (``nnx.eval_shape``) becomes a real one, one tensor after another,
+            so that memory holds little more than the model.
+        tensors: foreign name -> array; each is read once.
+        names: the code base's names.
+        where: the file, for messages.
+        partial: parameters without a tensor keep their values (an adapter on top of a base).
 
     Returns:
         Foreign names that were ignored, with the reasons.
@@ -43,34 +54,82 @@ def fill(
         PizaError: naming the parameters that stay empty, the tensors that nobody uses and the shapes that differ; the
             model is left as it was.
     """
-    state = nnx.state(model, nnx.Param)
-    filled, used, missing, shapes = {}, set(), [], []
+    state, sizes = nnx.state(model, nnx.Param), sizes_of(model)
+    filled, missing, shapes, kinds = [], [], [], []
+    used: set[str] = set()
+    shared = lru_cache(maxsize=2)(lambda name: np.asarray(tensors[name]))  # three parameters lie in one tensor
     for path, parameter in nnx.to_flat_state(state):
         ours = "/".join(str(part) for part in path)
-        source = source_of(ours)
-        if source.name not in tensors:
-            missing.append(f"{ours} (from {source.name})")
+        source = names.source_of(ours, sizes)
+        if absent := [name for name in source.names if name not in tensors]:
+            if not partial or len(absent) < len(source.names):
+                missing.append(f"{ours} (from {', '.join(absent)})")
             continue
-        used.add(source.name)
-        array = source.turn(np.asarray(tensors[source.name]))
+        used.update(source.names)
+        read = tensors.__getitem__ if source.third is None else shared
+        arrays = [np.asarray(read(name)) for name in source.names]
+        if any(not np.issubdtype(array.dtype, np.floating) and array.dtype.name != "bfloat16" for array in arrays):
+            kinds.append(f"{source.names[0]} {arrays[0].dtype}")
+            continue
+        array = source.turn(arrays)
         if array.shape != parameter.shape:
-            shapes.append(f"{ours} {parameter.shape} from {source.name} {tuple(tensors[source.name].shape)}")
+            theirs = ", ".join(f"{name} {a.shape}" for name, a in zip(source.names, arrays, strict=True))
+            shapes.append(f"{ours} {parameter.shape} from {theirs}")
             continue
-        filled[path] = array.astype(parameter.dtype)
-    left = {name: ignored(name) for name in tensors if name not in used}
-    unused = [name for name, reason in left.items() if reason is None]
+        filled.append((path, parameter.replace(jax.device_put(np.ascontiguousarray(array.astype(parameter.dtype))))))
+    left, unused, unequal = {}, [], []
+    for name in tensors:
+        if name in used:
+            continue
+        original = names.original(name)
+        if original in used:
+            if not np.array_equal(tensors[name], tensors[str(original)]):
+                unequal.append(f"{name} differs from {original}")
+            left[name] = f"a repetition of {original}"
+        elif reason := names.reason(name):
+            left[name] = reason
+        else:
+            unused.append(name)
     problems = [
-        f"{len(names)} {what}: {_listing(names)}"
-        for names, what in (
+        f"{len(listed)} {what}: {_listing(listed)}"
+        for listed, what in (
             (missing, "parameters of the model without a tensor"),
             (unused, "tensors without a place in the model"),
             (shapes, "tensors of another shape"),
+            (kinds, "tensors that hold no floating point numbers"),
+            (unequal, "tensors that should repeat others and do not"),
         )
-        if names
+        if listed
     ]
     if problems:
-        raise PizaError("the checkpoint does not fit this configuration; " + "; ".join(problems))
-    for path, parameter in nnx.to_flat_state(state):
-        parameter[...] = filled[path]
-    nnx.update(model, state)
-    return {name: reason for name, reason in left.items() if reason is not None}
+        raise PizaError(f"{where} does not fit this configuration ({names.label}); {'; '.join(problems)}")
+    nnx.update(model, nnx.from_flat_state(filled))
+    return left
+
+
+def written(model: PizaDetector, names: NameMap, skip: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """The parameters of ``model`` under foreign names, as contiguous arrays.
+
+    Args:
+        model: a filled detector.
+        names: the code base's names.
+        skip: beginnings of our names that stay at home, such as parts for training only.
+
+    Raises:
+        PizaError: a parameter has no counterpart there, such as an adapter.
+    """
+    sizes = sizes_of(model)
+    tensors: dict[str, np.ndarray] = {}
+    thirds: dict[str, dict[int, np.ndarray]] = {}
+    for path, parameter in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+        ours = "/".join(str(part) for part in path)
+        if ours.startswith(skip):
+            continue
+        source = names.source_of(ours, sizes)
+        arrays = source.back(np.asarray(parameter.get_value()))
+        if source.third is not None:
+            thirds.setdefault(source.names[0], {})[source.third] = arrays[0]
+            continue
+        tensors.update(zip(source.names, map(np.ascontiguousarray, arrays), strict=True))
+    tensors.update((name, np.concatenate([parts[i] for i in range(3)])) for name, parts in thirds.items())
+    return tensors

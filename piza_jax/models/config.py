@@ -42,6 +42,8 @@ class DetectorConfig:
         class_bias: learnt bias on the contrastive logits.
         class_scale: divide the contrastive logits by the square root of ``dim``.
         shared_box_head: one box head for all decoder layers (query selection keeps its own).
+        shared_class_head: one class bias for all decoder layers (query selection keeps its own).
+        position_temperature: longest wavelength of the image positions.
         refine_eps: clamp of the inverse sigmoid in the decoder's box refinement.
         mask_fusion_text: hide padding tokens from the image in the fusion. The released code does not (its mask adds a
             constant), so there a caption's result depends on the longest caption of its batch.
@@ -69,6 +71,8 @@ class DetectorConfig:
     class_bias: bool = True
     class_scale: bool = True
     shared_box_head: bool = False
+    shared_class_head: bool = False
+    position_temperature: float = 20.0
     refine_eps: float = 1e-3
     mask_fusion_text: bool = True
     denoising_queries: int = 100

@@ -67,7 +67,7 @@ class Decoder(nnx.Module):
         self.norm = layer_norm(dim, dtype=dtype, rngs=rngs)
         count = 1 if config.shared_box_head else config.decoder_layers
         self.box_heads = nnx.List([box_head(dim, rngs) for _ in range(count)])
-        heads = 1 if not config.class_bias else config.decoder_layers
+        heads = 1 if config.shared_class_head or not config.class_bias else config.decoder_layers
         self.class_heads = nnx.List([ContrastiveHead(config) for _ in range(heads)])
 
     def __call__(

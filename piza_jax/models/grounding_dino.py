@@ -83,7 +83,13 @@ class GroundingDino(nnx.Module):
         """
         levels = self.features(images)
         shapes_hw = tuple((level.shape[1], level.shape[2]) for level in levels)
-        pyramid = build_pyramid(valid_hw, (images.shape[1], images.shape[2]), shapes_hw, self.level_embedding[...])
+        pyramid = build_pyramid(
+            valid_hw,
+            (images.shape[1], images.shape[2]),
+            shapes_hw,
+            self.level_embedding[...],
+            self.config.position_temperature,
+        )
         memory = jnp.concatenate([level.reshape(level.shape[0], -1, level.shape[3]) for level in levels], axis=1)
         memory, enhanced = self.enhancer(
             memory,

@@ -39,6 +39,7 @@ def build_pyramid(
     canvas_hw: tuple[int, int],
     shapes_hw: tuple[tuple[int, int], ...],
     level_embedding: jax.Array,
+    temperature: float = 20.0,
 ) -> Pyramid:
     """Masks, positions and encoder references of feature levels.
 
@@ -47,6 +48,7 @@ def build_pyramid(
         canvas_hw: static size of the canvas in pixels.
         shapes_hw: static size of each level.
         level_embedding: [levels, D], added to the positions.
+        temperature: longest wavelength of the positions.
     """
     masks, positions, centres, counts, ratios = [], [], [], [], []
     for index, (h, w) in enumerate(shapes_hw):
@@ -57,7 +59,7 @@ def build_pyramid(
             jnp.arange(w)[None, None] < columns[:, None, None]
         )
         ratio = (count / jnp.array([h, w])).astype(jnp.float32)[:, ::-1]  # (x, y)
-        position = image_encoding(count, (h, w), level_embedding.shape[1]) + level_embedding[index]
+        position = image_encoding(count, (h, w), level_embedding.shape[1], temperature) + level_embedding[index]
         grid = jnp.stack(jnp.meshgrid(jnp.arange(w) + 0.5, jnp.arange(h) + 0.5), axis=-1).astype(jnp.float32)
         centre = grid.reshape(1, h * w, 2) / (ratio * jnp.array([w, h], jnp.float32))[:, None]
         masks.append(mask.reshape(-1, h * w))
