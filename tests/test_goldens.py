@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from piza_jax.convert import mmdet
+from piza_jax.convert.check import sizes_of
 from piza_jax.errors import PizaError
 from piza_jax.models.denoising import Denoising, query_mask
 from piza_jax.models.text import expression_tokens, text_inputs
@@ -175,9 +176,9 @@ def test_losses_and_gradient_norms_agree(run, denoise):
         close(np.concatenate([detections.denoising_boxes, detections.boxes], axis=2), run.golden["dn_boxes"], BOXES)
 
     squares: dict[str, float] = {}
-    layers = run.model.config.detector.decoder_layers
+    sizes = sizes_of(run.model)
     for path, leaf in nnx.to_flat_state(nnx.filter_state(grads, nnx.Param)):
-        theirs = mmdet.source_of("/".join(map(str, path)), layers).name
+        (theirs,) = mmdet.MMDET.source_of("/".join(map(str, path)), sizes).names
         array = np.asarray(leaf[...], np.float64)
         if "word_embeddings" in theirs:
             array = array[1:]  # torch gives the row of the padding token no gradient
