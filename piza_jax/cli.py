@@ -1,4 +1,4 @@
-"""The ``piza`` command: train, ground, evaluate, version."""
+"""The ``piza`` command: train, ground, evaluate, convert, version."""
 
 import argparse
 import json
@@ -81,14 +81,21 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
 
 def _sources(options: argparse.Namespace) -> "dict[str, Source]":
     """What to evaluate on, by name: splits, annotation files, or the data that the run was trained on."""
-    from piza_jax.training.checkpoint import read_config
+    from ml_collections import ConfigDict
+
+    from piza_jax.training.checkpoint import is_workdir, read_config
     from piza_jax.training.task import open_source
 
     if options.annotations and not options.images:
         raise PizaError("--annotations needs --images=DIR, the folder of the photos")
     if options.annotations and (options.data_dir or options.split):
         raise PizaError("give either --annotations or --data_dir with --split")
-    config = read_config(options.checkpoint)
+    if is_workdir(options.checkpoint):
+        config = read_config(options.checkpoint)
+    elif options.annotations or options.split:
+        config = ConfigDict({"data": {"kind": "", "data_dir": "", "split": "", "annotations": "", "images": ""}})
+    else:
+        raise PizaError("say what to evaluate on: --annotations with --images, or --data_dir with --split")
     config.unlock()
     if options.annotations:
         config.data.update(kind="files", images=options.images)
@@ -101,6 +108,30 @@ def _sources(options: argparse.Namespace) -> "dict[str, Source]":
         name = {"tfds": value, "files": Path(config.data.annotations).stem}.get(config.data.kind, config.data.kind)
         sources[name] = open_source(config)
     return sources
+
+
+def _convert(options: argparse.Namespace, rest: list[str]) -> None:
+    from piza_jax.convert import export
+    from piza_jax.grounder import open_model
+
+    _no_rest(rest, "convert")
+    if options.base and options.to == "adapter":  # the base is not laid below a whole model, it is held against it
+        loaded = open_model(options.source, tokenizer=options.tokenizer)
+        export.save_adapter(loaded, options.target, open_model(options.base, tokenizer=options.tokenizer))
+    else:
+        loaded = open_model(options.source, base=options.base, tokenizer=options.tokenizer)
+        save = {"piza": export.save_whole, "adapter": export.save_adapter, "hugging_face": export.save_hugging_face}
+        save[options.to](loaded, options.target)
+    for reason in sorted(set(loaded.ignored.values())):
+        names = [name for name, why in loaded.ignored.items() if why == reason]
+        print(f"left out: {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} ({reason})")
+    if loaded.tokenizer is None:
+        print("the source ships no tokenizer; give --tokenizer=DIR, here or when the model is used")
+    if options.report:
+        from piza_jax.convert import report
+
+        print(report.table(report.against_transformers(loaded, options.source)))
+    print(f"{options.target}: {options.to} from {loaded.origin}")
 
 
 def _version(options: argparse.Namespace, rest: list[str]) -> None:
@@ -117,15 +148,26 @@ def _grounder(options: argparse.Namespace) -> "piza_jax.Grounder":
     chosen = {"max_steps": options.max_steps, "stop_threshold": options.stop_threshold}
     given = {name: value for name, value in chosen.items() if value is not None}
     size = {"batch_size": options.batch_size} if "batch_size" in options else {}
-    return piza_jax.load(options.checkpoint, training_free=True if options.training_free else None, **size, **given)
+    source = {"base": options.base, "tokenizer": options.tokenizer}
+    free = True if options.training_free else None
+    return piza_jax.load(options.checkpoint, training_free=free, **source, **size, **given)
 
 
 def _pixels(box: Sequence[float]) -> str:
     return " ".join(f"{value:.1f}" for value in box)
 
 
+_SOURCES = "folder of a training run or of piza convert, transformers folder or hub name, or a release's .pth"
+
+
+def _add_parts(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--base", help="the model that an adapter is laid over, any source")
+    command.add_argument("--tokenizer", help="folder with tokenizer.json or vocab.txt, for sources that ship none")
+
+
 def _add_model(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--checkpoint", required=True, help="work directory of a training run")
+    command.add_argument("--checkpoint", required=True, help=_SOURCES)
+    _add_parts(command)
     command.add_argument("--max_steps", type=int, help="most zoom steps (default: as trained)")
     command.add_argument("--stop_threshold", type=float, help="stop probability that ends a zoom (default 0.95)")
     command.add_argument("--training_free", action="store_true", help="zoom by rule, without the PIZA weights")
@@ -159,6 +201,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--strips", help="draw the zooms of the first records into this folder")
     evaluate.add_argument("--num_strips", type=int, default=8, help="how many, of each split")
     evaluate.set_defaults(run=_evaluate)
+
+    convert = commands.add_parser("convert", help="weights of any source to an export of piza or to transformers")
+    convert.add_argument("source", help=_SOURCES)
+    convert.add_argument("target", help="new folder")
+    convert.add_argument("--to", choices=("piza", "adapter", "hugging_face"), default="piza", help="default: piza")
+    _add_parts(convert)
+    convert.add_argument("--report", action="store_true", help="compare a forward pass with transformers, by stage")
+    convert.set_defaults(run=_convert)
 
     commands.add_parser("version", help="print the version").set_defaults(run=_version)
     return parser

@@ -4,13 +4,14 @@ import pytest
 from flax import nnx
 
 from piza_jax.errors import PizaError
+from piza_jax.models.keys import make_keys
 from piza_jax.peft import select
 from piza_jax.piza.detector import PizaConfig, PizaDetector
 
 
 def abstract(**choices) -> PizaDetector:
     config = PizaConfig(**choices)
-    return nnx.eval_shape(lambda: PizaDetector(config, rngs=nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: PizaDetector(config, rngs=make_keys(0)))
 
 
 def total(model: nnx.Module, *words: str) -> int:
@@ -61,7 +62,7 @@ def test_full_fine_tuning_trains_everything(shared_form):
 def test_a_parameter_that_no_rule_covers_is_an_error(shared_form):
     class Holder(nnx.Module):
         def __init__(self):
-            self.stray = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+            self.stray = nnx.Linear(2, 2, rngs=make_keys(0))
 
     with pytest.raises(PizaError, match="no rule of fine-tuning method 'adapter_plus' covers the parameter stray/"):
         select.split(Holder(), "adapter_plus")

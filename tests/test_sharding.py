@@ -9,9 +9,9 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from piza_jax.errors import PizaError
+from piza_jax.models.params import flatten_state
 from piza_jax.training import optim, sharding
 from piza_jax.training.objective import compute_losses
-from piza_jax.training.params import flatten_state
 from piza_jax.training.step import TrainState, make_step
 from tests import figures, tiny_detector, tiny_task
 

@@ -11,12 +11,12 @@ from PIL import Image
 
 from piza_jax.data.tokenize import Tokenizer
 from piza_jax.errors import PizaError
+from piza_jax.models.params import flatten_state
 from piza_jax.peft import select
 from piza_jax.piza.detector import PizaDetector, config_from_dict
 from piza_jax.training import checkpoint, task
 from piza_jax.training import config as configs
 from piza_jax.training.optim import OptimizerConfig
-from piza_jax.training.params import flatten_state
 from piza_jax.training.writer import read_metrics
 from tests import tiny_detector
 

@@ -13,10 +13,10 @@ from piza_jax.models.config import DetectorConfig
 from piza_jax.models.decoder import Decoder
 from piza_jax.models.grounding_dino import GroundingDino
 from piza_jax.models.heads import ContrastiveHead
+from piza_jax.models.params import flatten_state, unflatten_state
 from piza_jax.models.pyramid import build_pyramid
 from piza_jax.ops.images import normalise
 from piza_jax.piza.detector import PizaDetector
-from piza_jax.training.params import flatten_state, unflatten_state
 from tests import tiny_detector
 
 ORIGINAL = {"class_bias": False, "class_scale": False, "shared_box_head": True, "refine_eps": 1e-5}

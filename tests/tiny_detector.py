@@ -7,9 +7,9 @@ import numpy as np
 from flax import nnx
 
 from piza_jax.models.config import DetectorConfig
+from piza_jax.models.params import flatten_state
 from piza_jax.peft import select
 from piza_jax.piza.detector import PizaConfig, PizaDetector
-from piza_jax.training.params import flatten_state
 
 
 def model_config(**changes):

@@ -70,6 +70,15 @@ class GroundingDino(nnx.Module):
         """Normalised images float32 [B, H, W, 3] -> feature levels [B, h, w, D], finest first."""
         return self.neck(self.backbone(images))
 
+    def flatten(
+        self, levels: list[jax.Array], canvas_hw: tuple[int, int], valid_hw: jax.Array
+    ) -> tuple[jax.Array, Pyramid]:
+        """Feature levels [B, h, w, D] of a canvas -> one memory [B, N, D] and its geometry."""
+        shapes_hw = tuple((level.shape[1], level.shape[2]) for level in levels)
+        temperature = self.config.position_temperature
+        pyramid = build_pyramid(valid_hw, canvas_hw, shapes_hw, self.level_embedding[...], temperature)
+        return jnp.concatenate([level.reshape(level.shape[0], -1, level.shape[3]) for level in levels], axis=1), pyramid
+
     def encode(
         self, images: jax.Array, valid_hw: jax.Array, text: TextFeatures, condition: jax.Array | None = None
     ) -> Encoded:
@@ -81,16 +90,7 @@ class GroundingDino(nnx.Module):
             text: from ``encode_text``.
             condition: zoom condition [B, D] of the image-side adapters, or None.
         """
-        levels = self.features(images)
-        shapes_hw = tuple((level.shape[1], level.shape[2]) for level in levels)
-        pyramid = build_pyramid(
-            valid_hw,
-            (images.shape[1], images.shape[2]),
-            shapes_hw,
-            self.level_embedding[...],
-            self.config.position_temperature,
-        )
-        memory = jnp.concatenate([level.reshape(level.shape[0], -1, level.shape[3]) for level in levels], axis=1)
+        memory, pyramid = self.flatten(self.features(images), (images.shape[1], images.shape[2]), valid_hw)
         memory, enhanced = self.enhancer(
             memory,
             self.text_projection(text.hidden),

@@ -89,10 +89,15 @@ def zoom_config_of(config: Mapping[str, Any], **changes: Any) -> ZoomConfig:
         max_steps=int(search.get("max_steps", ZoomConfig.max_steps)),
         min_crop_px=float(search.get("min_crop_px", ZoomConfig.min_crop_px)),
     )
-    unknown = sorted(set(changes) - set(base.__dataclass_fields__))
-    if unknown:
-        raise PizaError(f"unknown zoom option {', '.join(unknown)}; known are {', '.join(base.__dataclass_fields__)}")
-    return dataclasses.replace(base, **changes)
+    return changed(base, **changes)
+
+
+def changed(config: ZoomConfig, **changes: Any) -> ZoomConfig:
+    """A configuration with other values in some fields; PizaError for an unknown or senseless one."""
+    known = config.__dataclass_fields__
+    if unknown := sorted(set(changes) - set(known)):
+        raise PizaError(f"unknown zoom option {', '.join(unknown)}; known are {', '.join(known)}")
+    return dataclasses.replace(config, **changes)
 
 
 class ZoomModel(Protocol):

@@ -19,10 +19,11 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from piza_jax.errors import PizaError
+from piza_jax.models.keys import make_keys
+from piza_jax.models.params import check_same, flatten_state, unflatten_state
 from piza_jax.peft import select
 from piza_jax.piza.detector import PizaDetector, config_from_dict
 from piza_jax.training import config as configs
-from piza_jax.training.params import check_same, flatten_state, unflatten_state
 
 CONFIG, CHECKPOINTS, FROZEN = "config.json", "checkpoints", "frozen"
 
@@ -147,6 +148,12 @@ def latest_step(workdir: str | os.PathLike[str]) -> int | None:
     return max(steps, default=None)
 
 
+def is_workdir(path: str | os.PathLike[str]) -> bool:
+    """Whether a training run wrote to this folder."""
+    folder = Path(path)
+    return (folder / CHECKPOINTS).is_dir() or ((folder / CONFIG).is_file() and "peft" in read_config(folder))
+
+
 def prepare_workdir(workdir: str | os.PathLike[str], config: ConfigDict) -> list[str]:
     """Write config.json, or hold the one that is there against config when the folder already has a checkpoint.
 
@@ -204,7 +211,7 @@ def load_model(workdir: str | os.PathLike[str]) -> tuple[PizaDetector, dict[str,
     if step is None:
         raise PizaError(f"{Path(workdir) / CHECKPOINTS} holds no checkpoint; train first, or wait for the first save")
     model_config = config_from_dict(config.model.to_dict())
-    model = nnx.eval_shape(lambda: PizaDetector(model_config, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: PizaDetector(model_config, rngs=make_keys(0)))
     graph, train_state, frozen_state = select.split(model, config.peft)
     trainable, frozen = _on_default_device(train_state), _on_default_device(frozen_state)
     trainable = _load_step(Path(workdir).resolve(), step, {"trainable": trainable})["trainable"]

@@ -15,9 +15,9 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from piza_jax.errors import PizaError
+from piza_jax.models.params import check_same, flatten_state, unflatten_state
 from piza_jax.training import checkpoint, optim, sharding
 from piza_jax.training.interrupt import StopSignal
-from piza_jax.training.params import check_same, flatten_state, unflatten_state
 from piza_jax.training.reporting import Reporter, describe, is_first, say
 from piza_jax.training.step import Loss, TrainState, make_step
 from piza_jax.training.throughput import StepCost

@@ -7,8 +7,8 @@ import jax
 import optax
 from flax import nnx
 
+from piza_jax.models.params import unflatten_state
 from piza_jax.training import sharding
-from piza_jax.training.params import unflatten_state
 
 Loss = Callable[[Any, dict[str, jax.Array], jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 

@@ -3,7 +3,6 @@
 import io
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from piza_jax.convert import mmdet
+from piza_jax.convert.export import check_same_detector
+from piza_jax.convert.load import load_source
 from piza_jax.data.pipeline import Source, train_batches
 from piza_jax.data.records import RecordSource, read_annotations
 from piza_jax.data.samples import SampleConfig
@@ -23,6 +23,8 @@ from piza_jax.data.tokenize import Tokenizer
 from piza_jax.errors import PizaError
 from piza_jax.evaluation.evaluate import measure, predictions
 from piza_jax.evaluation.metrics import ALL, summarise
+from piza_jax.models.keys import make_keys
+from piza_jax.models.params import flatten_state
 from piza_jax.peft import select
 from piza_jax.piza.detector import PizaConfig, PizaDetector, config_from_dict
 from piza_jax.piza.grounding import Grounder
@@ -31,7 +33,6 @@ from piza_jax.training import checkpoint
 from piza_jax.training.loop import FitResult, Task, fit
 from piza_jax.training.losses import LossConfig
 from piza_jax.training.objective import compute_losses
-from piza_jax.training.params import flatten_state
 from piza_jax.training.reporting import is_first
 
 TOKENIZER = "tokenizer.json"
@@ -81,7 +82,7 @@ def build_task(config: ConfigDict, workdir: str | os.PathLike[str], evaluate: Ev
         num_workers=config.data.num_workers,
     )
     return Task(
-        make_model=lambda: PizaDetector(model_config, rngs=nnx.Rngs(config.seed)),
+        make_model=lambda: PizaDetector(model_config, rngs=make_keys(config.seed)),
         split=partial(select.split, method=config.peft),
         loss=partial(compute_losses, config=LossConfig(**config.loss.to_dict())),
         dataset=batches,
@@ -213,27 +214,22 @@ def open_tokenizer(config: ConfigDict, source: Source, workdir: Path) -> Tokeniz
 def pretrained_parameters(
     path: str, model_config: PizaConfig, abstract: Mapping[str, jax.ShapeDtypeStruct]
 ) -> dict[str, np.ndarray]:
-    """Weights to start from: a workdir of an earlier run, or a .safetensors file under the reference's names.
+    """Weights to start from: a workdir of an earlier run, or any source that convert.load reads.
 
-    A file may hold the plain detector (PIZA's parts then start at random) or the detector with PIZA's parts.
+    A plain detector may be given where PIZA's parts are wanted too (they then start at random), and one without the
+    label embedding of the denoising queries, which is for training only.
+
+    Raises:
+        PizaError: nothing that can be read there, or another detector than the configuration's.
     """
-    del abstract
-    if Path(path).is_dir():
+    if checkpoint.is_workdir(path):
         model, _ = checkpoint.load_model(path)
     else:
-        model = _from_reference(path, model_config)
-    return {name: np.asarray(value) for name, value in flatten_state(nnx.state(model, nnx.Param)).items()}
+        model = load_source(path).model
+    check_same_detector(model.config.detector, model_config.detector, f"pretrained={path}")
+    given = flatten_state(nnx.state(model, nnx.Param))
+    return {name: np.asarray(value) for name, value in given.items() if not _left_out(name, abstract)}
 
 
-def _from_reference(path: str, model_config: PizaConfig) -> PizaDetector:
-    from safetensors.numpy import load_file
-
-    try:
-        tensors = load_file(path)
-    except Exception as error:  # the library raises its own types and OSError
-        raise PizaError(f"cannot read pretrained={path}: {error}; give a .safetensors file or a workdir") from error
-    if not any("adapter" in name for name in tensors):
-        model_config = replace(model_config, adapter="none", history=False)
-    model = PizaDetector(model_config, rngs=nnx.Rngs(0))
-    mmdet.load_tensors(model, tensors)
-    return model
+def _left_out(name: str, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> bool:
+    return name.startswith("detector/denoising/") and name not in abstract

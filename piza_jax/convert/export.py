@@ -1,0 +1,232 @@
+"""Exports: our own directory, whole or adapter only, and a directory that transformers reads.
+
+Our own directory holds piza.json (configuration), tokenizer.json and the weights under our names, in model.safetensors
+or, for an adapter on top of a base, in adapter.safetensors, which holds what the fine-tuning method trains and a hash
+of everything else: the adapter loads onto that base and onto no other.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from piza_jax.convert import hugging_face
+from piza_jax.convert.load import EXPORT, Loaded, abstract_model, check_tokenizer, load_source, plain, read_json
+from piza_jax.convert.tensors import open_weights
+from piza_jax.data.preprocess import Preprocessing
+from piza_jax.data.tokenize import find_tokenizer
+from piza_jax.errors import PizaError
+from piza_jax.models.config import DetectorConfig
+from piza_jax.models.params import check_same, flatten_state, unflatten_state
+from piza_jax.peft import select
+from piza_jax.piza.detector import PizaDetector, config_from_dict
+
+FORMAT = 1
+WEIGHTS, ADAPTER, TOKENIZER = "model.safetensors", "adapter.safetensors", "tokenizer.json"
+
+# Fields of the detector that training and speed depend on, not what its weights mean.
+_FREE = ("denoising_queries", "label_noise", "box_noise", "label_classes", "dtype", "remat")
+
+
+def save_whole(loaded: Loaded, folder: str | os.PathLike[str]) -> None:
+    """Write a whole model to a new folder. PizaError if the folder is in use or cannot be written."""
+    with _new_folder(folder) as place:
+        _write(place / WEIGHTS, _arrays(loaded.model))
+        _describe(loaded, place, {"kind": "whole"})
+
+
+def save_adapter(loaded: Loaded, folder: str | os.PathLike[str], base: Loaded | None = None) -> None:
+    """Write what the fine-tuning method of a model trained to a new folder.
+
+    Args:
+        loaded: the fine-tuned model.
+        folder: where to.
+        base: the model that it was trained from, to check that it is; None trusts the frozen weights as they are.
+
+    Raises:
+        PizaError: the model has no adapter, its frozen weights are not the base's, or the folder cannot be written.
+    """
+    if loaded.method in ("none", "full"):
+        raise PizaError(f"a model of method {loaded.method!r} has no adapter to save alone; export the whole model")
+    detector = loaded.config.detector if base is None else base.config.detector
+    detector = dataclasses.replace(detector, denoising_queries=0)
+    values = _arrays(loaded.model)
+    own, frozen = _own_names(loaded.method, dataclasses.replace(loaded.config, detector=detector))
+    digest = _digest({name: values[name] for name in frozen})
+    if base is not None:
+        check_same_detector(base.config.detector, loaded.config.detector, "the base")
+        given = _arrays(base.model)
+        if _digest({name: given[name] for name in frozen}) != digest:
+            changed = [name for name in frozen if not np.array_equal(given[name], values[name])]
+            raise PizaError(
+                f"the model was not trained from this base: {len(changed)} frozen arrays differ, {changed[0]}"
+            )
+    with _new_folder(folder) as place:
+        _write(place / ADAPTER, {name: values[name] for name in own})
+        _describe(loaded, place, {"kind": "adapter", "frozen_sha256": digest})
+
+
+def save_hugging_face(loaded: Loaded, folder: str | os.PathLike[str]) -> None:
+    """Write a directory that transformers' ``from_pretrained`` reads.
+
+    Raises:
+        PizaError: a detector that transformers does not have, or a folder that cannot be written.
+    """
+    values = hugging_face.config_json(loaded.config.detector, loaded.max_tokens)
+    tensors = hugging_face.tensors_of(loaded.model)
+    with _new_folder(folder) as place:
+        save_file(tensors, place / WEIGHTS, metadata={"format": "pt"})
+        (place / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        loaded.preprocessing.save(place / "preprocessor_config.json")
+        if loaded.tokenizer is not None:
+            loaded.tokenizer.save(place / TOKENIZER)
+            settings = {
+                "tokenizer_class": "BertTokenizer",
+                "do_lower_case": True,
+                "model_max_length": loaded.max_tokens,
+            }
+            (place / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def read_export(
+    folder: Path, base: "str | os.PathLike[str] | Loaded | None", tokenizer: str | os.PathLike[str] | None
+) -> Loaded:
+    """Load an export of our own; see load.load_source."""
+    about = read_json(folder / EXPORT)
+    if about.get("format") != FORMAT:
+        raise PizaError(f"{folder / EXPORT} has the format {about.get('format')!r}; this version reads {FORMAT}")
+    config = config_from_dict(about["model"])
+    found = find_tokenizer(folder, tokenizer)
+    if about["kind"] == "adapter":
+        if base is None:
+            raise PizaError(
+                f"{folder} holds an adapter without its base; give the base that it was trained from "
+                f"(frozen weights sha256 {about['frozen_sha256'][:12]})"
+            )
+        under = base if isinstance(base, Loaded) else load_source(base, tokenizer=tokenizer)
+        check_same_detector(under.config.detector, config.detector, f"the base of {folder}")
+        detector = dataclasses.replace(config.detector, denoising_queries=0, dtype=under.config.detector.dtype)
+        config = dataclasses.replace(config, detector=detector)
+        own, frozen = _own_names(about["method"], config)
+        shapes = _parameters(abstract_model(config))
+        given = _arrays(under.model)
+        if _digest({name: given[name] for name in frozen}) != about["frozen_sha256"]:
+            raise PizaError(
+                f"{folder} is an adapter on other weights: the base has not the frozen weights that it was trained on "
+                f"(sha256 {about['frozen_sha256'][:12]}); give the base that it was trained from"
+            )
+        source = folder / ADAPTER
+        stored = open_weights(source)
+        check_same({name: shapes[name] for name in own}, {name: stored[name] for name in stored}, os.fspath(source))
+        values: Mapping[str, Any] = {**{n: given[n] for n in frozen}, **{n: stored[n] for n in own}}
+    else:
+        source = folder / WEIGHTS
+        values = open_weights(source)
+    check_tokenizer(config.detector, found, folder)
+    return Loaded(
+        model=_filled(abstract_model(config), values, os.fspath(source)),
+        tokenizer=found,
+        max_tokens=int(about["max_tokens"]),
+        preprocessing=Preprocessing.from_dict(about["preprocessing"]),
+        origin="export",
+        method=about["method"],
+        zoom={key: tuple(value) if isinstance(value, list) else value for key, value in about["zoom"].items()},
+    )
+
+
+def check_same_detector(base: DetectorConfig, wanted: DetectorConfig, named: str) -> None:
+    """PizaError that lists where the detector of a base is another than the one wanted."""
+    ours, theirs = (dataclasses.asdict(config) for config in (wanted, base))
+    other = [
+        f"{key} is {theirs[key]}, not {ours[key]}" for key in ours if key not in _FREE and ours[key] != theirs[key]
+    ]
+    if other:
+        raise PizaError(f"{named} is another detector: {'; '.join(other)}")
+
+
+def _own_names(method: str, config: Any) -> tuple[list[str], list[str]]:
+    """Parameters that a method trains or adds, and those of the base that it leaves as they are."""
+    base = set(_parameters(abstract_model(plain(config.detector))))
+    own = [
+        name for name in _parameters(abstract_model(config)) if name not in base or select.is_trainable(method, name)
+    ]
+    return own, sorted(base - set(own))
+
+
+def _parameters(model: PizaDetector) -> dict[str, Any]:
+    return flatten_state(nnx.state(model, nnx.Param))
+
+
+def _arrays(model: PizaDetector) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value) for name, value in _parameters(model).items()}
+
+
+def _filled(model: PizaDetector, values: Mapping[str, Any], source: str) -> PizaDetector:
+    """An abstract model with the values of our own names in it."""
+    state = nnx.state(model, nnx.Param)
+    shapes = flatten_state(state)
+    check_same(shapes, values, source)
+    arrays = {name: jax.device_put(np.asarray(values[name], leaf.dtype)) for name, leaf in shapes.items()}
+    nnx.update(model, unflatten_state(state, arrays))
+    return model
+
+
+def _digest(values: Mapping[str, np.ndarray]) -> str:
+    """Hash of names, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(values):
+        array = np.ascontiguousarray(values[name])
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def _write(path: Path, values: Mapping[str, np.ndarray]) -> None:
+    save_file({name: np.ascontiguousarray(value) for name, value in values.items()}, path)
+
+
+def _describe(loaded: Loaded, place: Path, more: Mapping[str, Any]) -> None:
+    about = {
+        "format": FORMAT,
+        **more,
+        "method": loaded.method,
+        "model": loaded.config.to_dict(),
+        "max_tokens": loaded.max_tokens,
+        "zoom": dict(loaded.zoom),
+        "preprocessing": loaded.preprocessing.to_dict(),
+    }
+    (place / EXPORT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    if loaded.tokenizer is not None:
+        loaded.tokenizer.save(place / TOKENIZER)
+
+
+@contextlib.contextmanager
+def _new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder that appears under its name when everything in it is written, or not at all."""
+    target = Path(folder)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise PizaError(f"{target} exists; give a new folder")
+    place = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        yield place
+        place.chmod(0o755)
+        os.replace(place, target)
+    except (OSError, SafetensorError) as error:
+        raise PizaError(f"cannot write {target}: {error}; make room, or give another folder") from error
+    finally:
+        if place is not None:
+            shutil.rmtree(place, ignore_errors=True)

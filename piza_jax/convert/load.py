@@ -1,0 +1,165 @@
+"""A detector from any source of weights, whose format is recognised: ``load_source(path)``."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+
+from piza_jax.convert import hugging_face
+from piza_jax.convert.check import fill
+from piza_jax.convert.tensors import open_weights
+from piza_jax.data.preprocess import Preprocessing
+from piza_jax.data.tokenize import Tokenizer, find_tokenizer
+from piza_jax.errors import PizaError
+from piza_jax.models.config import DetectorConfig
+from piza_jax.models.keys import make_keys
+from piza_jax.piza.detector import PizaConfig, PizaDetector
+
+EXPORT = "piza.json"  # what an export of our own is recognised by
+MAX_TOKENS = 256  # of releases that carry no configuration
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A filled detector with what belongs to it.
+
+    Attributes:
+        model: the weights.
+        tokenizer: of the source, or None where it ships none and none was given.
+        max_tokens: most tokens of an expression.
+        preprocessing: how the source sees a photo in a single pass.
+        origin: the format, such as "hugging_face".
+        method: the fine-tuning method that made it (peft/select.py), "none" for a plain detector.
+        zoom: fields of ZoomConfig that the model was trained with.
+        ignored: foreign tensors without a place in the model, with the reasons.
+    """
+
+    model: PizaDetector
+    tokenizer: Tokenizer | None
+    max_tokens: int = MAX_TOKENS
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    origin: str = ""
+    method: str = "none"
+    zoom: Mapping[str, Any] = field(default_factory=dict)
+    ignored: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def config(self) -> PizaConfig:
+        """The model's configuration."""
+        return self.model.config
+
+
+def load_source(
+    path: str | os.PathLike[str],
+    *,
+    base: "str | os.PathLike[str] | Loaded | None" = None,
+    tokenizer: str | os.PathLike[str] | None = None,
+) -> Loaded:
+    """Load a detector.
+
+    Args:
+        path: a transformers directory or hub name (GroundingDINO, MM-GroundingDINO), a .pth of IDEA-Research's
+            GroundingDINO or of mmdetection's MM-GroundingDINO, the released ``piza_adapter.pth``, or an export of our
+            own, whole or adapter only.
+        base: what an adapter is laid over: any source, or one that is loaded already.
+        tokenizer: folder or file of the tokenizer, for sources that ship none.
+
+    Raises:
+        PizaError: nothing there, an unknown format, damaged files, tensors left over on either side, an adapter without
+            its base or on another one.
+    """
+    place = _resolve(path)
+    if place.is_dir():
+        if (place / EXPORT).is_file():
+            from piza_jax.convert.export import read_export
+
+            return read_export(place, base, tokenizer)
+        return _from_hugging_face(place, tokenizer)
+    return _from_file(place, base, tokenizer)
+
+
+def _resolve(path: str | os.PathLike[str]) -> Path:
+    """A path as it is, or the local copy of a hub name such as "IDEA-Research/grounding-dino-tiny"."""
+    place, name = Path(path), os.fspath(path)
+    if place.exists():
+        return place
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or place.parent.is_dir():
+        raise PizaError(f"there is nothing at {name}; give a file, a folder, or a hub name such as owner/model")
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.safetensors", "vocab.txt"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except Exception as error:  # the hub's many errors: no such model, no network, no rights
+        first = str(error).strip().splitlines()[:1]
+        raise PizaError(
+            f"there is no folder {name}, and the hub gave no model of that name ({type(error).__name__}: "
+            f"{''.join(first)[:200]}); give a local path, or fetch the model on a machine with network"
+        ) from error
+
+
+def abstract_model(config: PizaConfig) -> PizaDetector:
+    """The detector with shapes in place of weights, to be filled."""
+    return nnx.eval_shape(lambda: PizaDetector(config, rngs=make_keys(0)))
+
+
+def plain(detector: DetectorConfig) -> PizaConfig:
+    """Configuration of a detector without any PIZA part."""
+    return PizaConfig(detector=detector, adapter="none", zoom_projection="none", history=False)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; PizaError if there is none."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise PizaError(f"cannot read {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise PizaError(f"{path} holds no JSON object")
+    return values
+
+
+def _from_hugging_face(folder: Path, tokenizer: str | os.PathLike[str] | None) -> Loaded:
+    if not (folder / "config.json").is_file():
+        raise PizaError(
+            f"{folder} is no model: it has neither {EXPORT} (an export of piza) nor config.json (transformers, or a "
+            "work directory of piza train)"
+        )
+    values = read_json(folder / "config.json")
+    detector = hugging_face.read_config(values, os.fspath(folder / "config.json"))
+    found = find_tokenizer(folder, tokenizer)
+    check_tokenizer(detector, found, folder)
+    model = abstract_model(plain(detector))
+    names = hugging_face.names(detector.shared_box_head, detector.shared_class_head)
+    ignored = fill(model, open_weights(folder), names, where=os.fspath(folder))
+    settings = folder / "preprocessor_config.json"
+    preprocessing = Preprocessing.from_file(settings) if settings.is_file() else Preprocessing()
+    limit = min(int(values.get("max_text_len", MAX_TOKENS)), detector.bert.max_positions)
+    return Loaded(model, found, limit, preprocessing, "hugging_face", ignored=ignored)
+
+
+def check_tokenizer(detector: DetectorConfig, tokenizer: Tokenizer | None, where: Path) -> None:
+    """PizaError if a tokenizer is given that does not belong to the text backbone."""
+    if tokenizer is None:
+        return
+    if tokenizer.vocab_size > detector.bert.vocab_size:
+        raise PizaError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens and the text backbone of {where} "
+            f"{detector.bert.vocab_size}; give the tokenizer that belongs to it"
+        )
+    if tuple(tokenizer.delimiter_ids) != tuple(detector.delimiter_ids):
+        raise PizaError(
+            f"the tokenizer's [CLS], [SEP], full stop and question mark are {tuple(tokenizer.delimiter_ids)}, and "
+            f"{where} was trained with {tuple(detector.delimiter_ids)}; give the tokenizer that belongs to it"
+        )
+
+
+def _from_file(
+    path: Path, base: "str | os.PathLike[str] | Loaded | None", tokenizer: str | os.PathLike[str] | None
+) -> Loaded:
+    raise PizaError(f"{path}")
