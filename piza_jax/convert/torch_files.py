@@ -97,7 +97,7 @@ def read(path: Path, budget: int) -> LazyTensors:
 
 
 def _allowed(path: Path, is_zip: bool) -> list[tuple[type, str]]:
-    """Stand-ins for the harmless names in the file. A file with others is refused here, or by torch if it is an old one.
+    """Stand-ins for the harmless names in the file; one with others is refused here, or by torch if it is an old one.
 
     torch alone knows which names it makes itself; it tells so for its newer format only.
     """
