@@ -1,13 +1,13 @@
 """Filling a model from foreign tensors and writing it out under foreign names: nothing is left over on either side."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 
 import jax
 import numpy as np
 from flax import nnx
 
-from piza_jax.convert.names import NameMap
+from piza_jax.convert.names import NameMap, Source
 from piza_jax.errors import PizaError
 from piza_jax.piza.detector import PizaDetector
 
@@ -107,6 +107,17 @@ def fill(
     return left
 
 
+def _foreign(
+    model: PizaDetector, names: NameMap, skip: tuple[str, ...], value: Callable[[nnx.Param], np.ndarray]
+) -> Iterator[tuple[Source, list[np.ndarray]]]:
+    sizes = sizes_of(model)
+    for path, parameter in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+        ours = "/".join(str(part) for part in path)
+        if not ours.startswith(skip):
+            source = names.source_of(ours, sizes)
+            yield source, source.back(value(parameter))
+
+
 def written(model: PizaDetector, names: NameMap, skip: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     """The parameters of ``model`` under foreign names, as contiguous arrays.
 
@@ -118,18 +129,33 @@ def written(model: PizaDetector, names: NameMap, skip: tuple[str, ...] = ()) -> 
     Raises:
         PizaError: a parameter has no counterpart there, such as an adapter.
     """
-    sizes = sizes_of(model)
     tensors: dict[str, np.ndarray] = {}
     thirds: dict[str, dict[int, np.ndarray]] = {}
-    for path, parameter in nnx.to_flat_state(nnx.state(model, nnx.Param)):
-        ours = "/".join(str(part) for part in path)
-        if ours.startswith(skip):
-            continue
-        source = names.source_of(ours, sizes)
-        arrays = source.back(np.asarray(parameter.get_value()))
+    for source, arrays in _foreign(model, names, skip, lambda parameter: np.asarray(parameter.get_value())):
         if source.third is not None:
             thirds.setdefault(source.names[0], {})[source.third] = arrays[0]
             continue
         tensors.update(zip(source.names, map(np.ascontiguousarray, arrays), strict=True))
     tensors.update((name, np.concatenate([parts[i] for i in range(3)])) for name, parts in thirds.items())
     return tensors
+
+
+def written_shapes(model: PizaDetector, names: NameMap, skip: tuple[str, ...] = ()) -> dict[str, tuple[int, ...]]:
+    """Shapes of what ``written`` gives, also of an abstract model (``nnx.eval_shape``).
+
+    Args:
+        model: a detector with or without arrays.
+        names: the code base's names.
+        skip: beginnings of our names that stay at home.
+
+    Raises:
+        PizaError: a parameter has no counterpart there.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for source, arrays in _foreign(
+        model, names, skip, lambda parameter: np.broadcast_to(np.float32(0), parameter.shape)
+    ):
+        for name, array in zip(source.names, arrays, strict=True):
+            rows = array.shape[:1] if source.third is None else (3 * array.shape[0],)
+            shapes[name] = (*rows, *array.shape[1:])
+    return shapes

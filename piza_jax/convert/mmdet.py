@@ -1,12 +1,16 @@
 """Names of the mmdetection MM-GroundingDINO release and of the PIZA-Adapter+ release on top of it."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from piza_jax.convert.check import fill
+from piza_jax.convert.infer import infer_detector
+from piza_jax.convert.lazy import LazyTensors, shapes_of
 from piza_jax.convert.names import NameMap, Rules, attention, bert, deformable
-from piza_jax.piza.detector import PizaDetector
+from piza_jax.errors import PizaError
+from piza_jax.piza.detector import PizaConfig, PizaDetector
 
 
 def _ffn(ours: str, theirs: str) -> Rules:
@@ -125,3 +129,77 @@ def load_tensors(model: PizaDetector, tensors: Mapping[str, np.ndarray]) -> dict
         PizaError: if anything is left over on either side or a shape differs.
     """
     return fill(model, tensors, MMDET)
+
+
+_LABELS = "dn_query_generator.label_embedding.weight"
+_PIZA_NAMES = r"^(zoom_embedding|bbox_encoder)\.|\.adapter[12]\."
+
+
+def infer_config(
+    shapes: Mapping[str, Sequence[int]], *, heads: int | None = None, bert_heads: int | None = None
+) -> PizaConfig:
+    """The detector of a file of the release, with PIZA's parts where the file has them.
+
+    The logits are scaled where they have a bias: MM-GroundingDINO has both and GroundingDINO neither. Denoising has the
+    recipe's number of queries where the file holds the label embedding.
+
+    Args:
+        shapes: name -> shape of every tensor; see ``lazy.shapes_of``.
+        heads: of the image attention; by default one for each 32 channels.
+        bert_heads: by default one for each 64 channels.
+
+    Raises:
+        PizaError: a tensor is absent, or sizes contradict each other or the number of heads.
+    """
+    biased = "bbox_head.cls_branches.0.bias" in shapes
+    labels = {"label_classes": shapes[_LABELS][0]} if _LABELS in shapes else {"denoising_queries": 0}
+    detector = infer_detector(
+        shapes,
+        MMDET,
+        heads=heads,
+        bert_heads=bert_heads,
+        class_bias=biased,
+        class_scale=biased,
+        **labels,
+    )
+    history = any(name.startswith("bbox_encoder.") for name in shapes)
+    widths = {shape[0] for name, shape in shapes.items() if name.endswith(".linear_down.weight")}
+    if not widths:
+        return PizaConfig(detector=detector, adapter="none", history=history)
+    if len(widths) > 1:
+        raise PizaError(f"the checkpoint's adapters have the widths {sorted(widths)}; ours have one width")
+    projection = "none"
+    if any(name.startswith("zoom_embedding.") for name in shapes):
+        projection = "per_adapter" if any(".emb_proj." in name for name in shapes) else "shared"
+    return PizaConfig(detector=detector, adapter_dim=widths.pop(), zoom_projection=projection, history=history)
+
+
+def overlay(base: Mapping[str, np.ndarray], adapter: Mapping[str, np.ndarray]) -> LazyTensors:
+    """A full checkpoint with the tensors of an adapter file in front, such as the released piza_adapter.pth.
+
+    Args:
+        base: tensors of MM-GroundingDINO, every one that the adapter file does not bring.
+        adapter: PIZA's own tensors and those of the base that were trained with them.
+
+    Raises:
+        PizaError: the adapter file was trained on another base: it replaces a tensor that the base has not, or has in
+            another shape.
+    """
+    under, over = shapes_of(base), shapes_of(adapter)
+    strange = [name for name in over if name not in under and not re.search(_PIZA_NAMES, name)]
+    bent = [
+        f"{name} {tuple(shape)} for {tuple(under[name])}"
+        for name, shape in over.items()
+        if name in under and tuple(under[name]) != tuple(shape)
+    ]
+    problems = [
+        f"{len(listed)} tensors {what} ({', '.join(listed[:4])}{' ...' if len(listed) > 4 else ''})"
+        for listed, what in ((strange, "that the base does not have"), (bent, "of another shape"))
+        if listed
+    ]
+    if problems:
+        raise PizaError(
+            f"the adapter file does not belong to this base: it brings {' and '.join(problems)}; "
+            "give the checkpoint that the adapter was trained on"
+        )
+    return LazyTensors({**under, **over}, lambda name: (adapter if name in over else base)[name])

@@ -1,0 +1,128 @@
+"""Weight files and folders of them as lazy mappings from names to arrays."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from piza_jax.convert import torch_files
+from piza_jax.convert.lazy import BUDGET, LazyTensors, Read, remapped
+from piza_jax.errors import PizaError
+
+INDEX = ".index.json"
+IN_A_FOLDER = ("model.safetensors", "model.safetensors" + INDEX, "pytorch_model.bin", "pytorch_model.bin" + INDEX)
+
+
+def open_weights(path: str | os.PathLike[str]) -> LazyTensors:
+    """Tensors of a weight file, read when they are looked up.
+
+    Args:
+        path: a .safetensors, .pth, .pt or .bin file, the .index.json of a sharded set, or a folder that holds one of
+            ``IN_A_FOLDER``. Files of PyTorch need torch (``pip install "piza-jax[parity]"``) and run no code.
+
+    Returns:
+        Name -> array in the file's own shape and dtype, bfloat16 and float8 as ml_dtypes'.
+
+    Raises:
+        PizaError: the file is absent, unreadable, empty, damaged, of another kind, or a PyTorch file that holds
+            objects which only its own code could make.
+    """
+    return _open(Path(path).expanduser(), BUDGET)
+
+
+def _open(path: Path, budget: int) -> LazyTensors:
+    if path.is_dir():
+        path = _in_folder(path)
+    if path.name.endswith(INDEX):
+        return _sharded(path)
+    if path.suffix not in _READERS:
+        known = ", ".join([*_READERS, INDEX])
+        raise PizaError(f"{path} is no weight file that can be read; known endings are {known}")
+    _check_start(path)
+    return _READERS[path.suffix](path, budget)
+
+
+def _in_folder(folder: Path) -> Path:
+    for name in IN_A_FOLDER:
+        if (folder / name).is_file():
+            return folder / name
+    held = sorted(item.name for item in folder.iterdir())
+    there = ", ".join(held[:8]) + (" ..." if len(held) > 8 else "") if held else "nothing"
+    raise PizaError(
+        f"the folder {folder} holds no weights: none of {', '.join(IN_A_FOLDER)}; it has {there}. "
+        "Name the weight file itself if it is called otherwise"
+    )
+
+
+def _check_start(path: Path) -> None:
+    """Kinds of files that stand in place of weights after a download that went wrong."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64).lstrip().lower()
+    except FileNotFoundError:
+        raise PizaError(f"there is no file {path}; check the path") from None
+    except OSError as error:
+        raise PizaError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    if not start:
+        raise PizaError(f"{path} is empty; download or copy it again")
+    if start.startswith(b"version https://git-lfs"):
+        raise PizaError(
+            f"{path} is a git-lfs pointer, a text of three lines in place of the weights; run `git lfs pull` in its "
+            "repository, or download the file itself"
+        )
+    if start.startswith((b"<!doctype", b"<html")):
+        raise PizaError(f"{path} is a web page, not weights; download the file itself")
+
+
+def _safetensors(path: Path, budget: int) -> LazyTensors:
+    def open_file() -> Read:
+        try:
+            return safe_open(path, "numpy").get_tensor
+        except (SafetensorError, OSError) as error:
+            raise PizaError(f"{path} is damaged or no safetensors file ({error}); download or copy it again") from error
+
+    try:
+        with safe_open(path, "numpy") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise PizaError(f"{path} is damaged or no safetensors file ({error}); download or copy it again") from error
+    return LazyTensors(shapes, remapped(open_file, budget))
+
+
+def _sharded(index: Path) -> LazyTensors:
+    _check_start(index)
+    try:
+        places = json.loads(index.read_text())["weight_map"]
+        shard_of = {str(name): str(shard) for name, shard in places.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PizaError(
+            f"{index} is no index of a sharded set (no JSON object with a weight_map); download it again"
+        ) from error
+    names = sorted(set(shard_of.values()))
+    if absent := [name for name in names if not (index.parent / name).is_file()]:
+        raise PizaError(
+            f"{index} names the shards {', '.join(absent)}, which are not beside it; download them into {index.parent}"
+        )
+    shards = {name: _open(index.parent / name, BUDGET // len(names)) for name in names}
+    for name, shard in shard_of.items():
+        if name not in shards[shard]:
+            raise PizaError(
+                f"{index} puts the tensor {name} into {shard}, which does not hold it; download the index and its "
+                "shards again, all from one place"
+            )
+
+    def read(name: str) -> np.ndarray:
+        return shards[shard_of[name]][name]
+
+    return LazyTensors({name: shards[shard].shapes[name] for name, shard in shard_of.items()}, read)
+
+
+_READERS: dict[str, Callable[[Path, int], LazyTensors]] = {
+    ".safetensors": _safetensors,
+    ".pth": torch_files.read,
+    ".pt": torch_files.read,
+    ".bin": torch_files.read,
+}
