@@ -8,10 +8,11 @@ import pytest
 from flax import nnx
 
 from piza_jax.convert import export, hugging_face, report
-from piza_jax.convert.load import abstract_model, load_source, plain
+from piza_jax.convert.load import load_source, plain
 from piza_jax.errors import PizaError
 from piza_jax.models.config import DetectorConfig
 from piza_jax.models.params import flatten_state
+from piza_jax.piza.abstract import abstract_detector
 from piza_jax.piza.detector import PizaDetector
 from tests import figures, torch_models
 from tests.torch_models import torch
@@ -98,7 +99,7 @@ def test_captions_of_256_tokens(tmp_path):
 def test_bfloat16_error_is_measured(tmp_path):
     reference = torch_models.build("mm-grounding-dino", **APART)
     exact = load_source(torch_models.save(reference, tmp_path / "model")).model
-    rough = abstract_model(plain(dataclasses.replace(exact.config.detector, dtype="bfloat16")))
+    rough = abstract_detector(plain(dataclasses.replace(exact.config.detector, dtype="bfloat16")))
     nnx.update(rough, nnx.state(exact, nnx.Param))
     inputs = report.example_inputs(30522, torch_models.SPECIAL, (96, 128))
     values, low = report.stages(exact, inputs), report.stages(rough, inputs)

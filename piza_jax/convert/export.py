@@ -23,14 +23,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from piza_jax.convert import hugging_face
-from piza_jax.convert.load import EXPORT, Loaded, abstract_model, check_tokenizer, load_source, plain, read_json
+from piza_jax.convert.load import EXPORT, Loaded, check_tokenizer, load_source, optional_tokenizer, plain, read_json
 from piza_jax.convert.tensors import open_weights
 from piza_jax.data.preprocess import Preprocessing
-from piza_jax.data.tokenize import find_tokenizer
 from piza_jax.errors import PizaError
 from piza_jax.models.config import DetectorConfig
 from piza_jax.models.params import check_same, flatten_state, unflatten_state
 from piza_jax.peft import select
+from piza_jax.piza.abstract import abstract_detector
 from piza_jax.piza.detector import PizaDetector, config_from_dict
 
 FORMAT = 1
@@ -89,7 +89,7 @@ def save_hugging_face(loaded: Loaded, folder: str | os.PathLike[str]) -> None:
     with _new_folder(folder) as place:
         save_file(tensors, place / WEIGHTS, metadata={"format": "pt"})
         (place / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        loaded.preprocessing.save(place / "preprocessor_config.json")
+        loaded.preprocessing.save(place)
         if loaded.tokenizer is not None:
             loaded.tokenizer.save(place / TOKENIZER)
             settings = {
@@ -108,7 +108,7 @@ def read_export(
     if about.get("format") != FORMAT:
         raise PizaError(f"{folder / EXPORT} has the format {about.get('format')!r}; this version reads {FORMAT}")
     config = config_from_dict(about["model"])
-    found = find_tokenizer(folder, tokenizer)
+    found = optional_tokenizer(folder, tokenizer)
     if about["kind"] == "adapter":
         if base is None:
             raise PizaError(
@@ -120,7 +120,7 @@ def read_export(
         detector = dataclasses.replace(config.detector, denoising_queries=0, dtype=under.config.detector.dtype)
         config = dataclasses.replace(config, detector=detector)
         own, frozen = _own_names(about["method"], config)
-        shapes = _parameters(abstract_model(config))
+        shapes = _parameters(abstract_detector(config))
         given = _arrays(under.model)
         if _digest({name: given[name] for name in frozen}) != about["frozen_sha256"]:
             raise PizaError(
@@ -136,10 +136,10 @@ def read_export(
         values = open_weights(source)
     check_tokenizer(config.detector, found, folder)
     return Loaded(
-        model=_filled(abstract_model(config), values, os.fspath(source)),
+        model=_filled(abstract_detector(config), values, os.fspath(source)),
         tokenizer=found,
         max_tokens=int(about["max_tokens"]),
-        preprocessing=Preprocessing.from_dict(about["preprocessing"]),
+        preprocessing=Preprocessing.from_dict(about["preprocessing"], os.fspath(folder / EXPORT)),
         origin="export",
         method=about["method"],
         zoom={key: tuple(value) if isinstance(value, list) else value for key, value in about["zoom"].items()},
@@ -158,9 +158,9 @@ def check_same_detector(base: DetectorConfig, wanted: DetectorConfig, named: str
 
 def _own_names(method: str, config: Any) -> tuple[list[str], list[str]]:
     """Parameters that a method trains or adds, and those of the base that it leaves as they are."""
-    base = set(_parameters(abstract_model(plain(config.detector))))
+    base = set(_parameters(abstract_detector(plain(config.detector))))
     own = [
-        name for name in _parameters(abstract_model(config)) if name not in base or select.is_trainable(method, name)
+        name for name in _parameters(abstract_detector(config)) if name not in base or select.is_trainable(method, name)
     ]
     return own, sorted(base - set(own))
 

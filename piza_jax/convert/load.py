@@ -3,21 +3,20 @@
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flax import nnx
-
-from piza_jax.convert import hugging_face
-from piza_jax.convert.check import fill
+from piza_jax.convert import hugging_face, idea, mmdet
+from piza_jax.convert.check import fill, written
+from piza_jax.convert.lazy import shapes_of
 from piza_jax.convert.tensors import open_weights
 from piza_jax.data.preprocess import Preprocessing
 from piza_jax.data.tokenize import Tokenizer, find_tokenizer
 from piza_jax.errors import PizaError
 from piza_jax.models.config import DetectorConfig
-from piza_jax.models.keys import make_keys
+from piza_jax.piza.abstract import abstract_detector
 from piza_jax.piza.detector import PizaConfig, PizaDetector
 
 EXPORT = "piza.json"  # what an export of our own is recognised by
@@ -103,11 +102,6 @@ def _resolve(path: str | os.PathLike[str]) -> Path:
         ) from error
 
 
-def abstract_model(config: PizaConfig) -> PizaDetector:
-    """The detector with shapes in place of weights, to be filled."""
-    return nnx.eval_shape(lambda: PizaDetector(config, rngs=make_keys(0)))
-
-
 def plain(detector: DetectorConfig) -> PizaConfig:
     """Configuration of a detector without any PIZA part."""
     return PizaConfig(detector=detector, adapter="none", zoom_projection="none", history=False)
@@ -132,15 +126,25 @@ def _from_hugging_face(folder: Path, tokenizer: str | os.PathLike[str] | None) -
         )
     values = read_json(folder / "config.json")
     detector = hugging_face.read_config(values, os.fspath(folder / "config.json"))
-    found = find_tokenizer(folder, tokenizer)
+    found = optional_tokenizer(folder, tokenizer)
     check_tokenizer(detector, found, folder)
-    model = abstract_model(plain(detector))
+    model = abstract_detector(plain(detector))
     names = hugging_face.names(detector.shared_box_head, detector.shared_class_head)
     ignored = fill(model, open_weights(folder), names, where=os.fspath(folder))
     settings = folder / "preprocessor_config.json"
     preprocessing = Preprocessing.from_file(settings) if settings.is_file() else Preprocessing()
     limit = min(int(values.get("max_text_len", MAX_TOKENS)), detector.bert.max_positions)
     return Loaded(model, found, limit, preprocessing, "hugging_face", ignored=ignored)
+
+
+def optional_tokenizer(folder: Path, given: str | os.PathLike[str] | None) -> Tokenizer | None:
+    """Of the source, or None: weights can be converted without one."""
+    try:
+        return find_tokenizer(folder, given)
+    except PizaError:
+        if given is not None:
+            raise
+        return None
 
 
 def check_tokenizer(detector: DetectorConfig, tokenizer: Tokenizer | None, where: Path) -> None:
@@ -162,4 +166,50 @@ def check_tokenizer(detector: DetectorConfig, tokenizer: Tokenizer | None, where
 def _from_file(
     path: Path, base: "str | os.PathLike[str] | Loaded | None", tokenizer: str | os.PathLike[str] | None
 ) -> Loaded:
-    raise PizaError(f"{path}")
+    tensors = open_weights(path)
+    shapes = shapes_of(tensors)
+    kind = _kind(shapes, path)
+    if kind == "piza_adapter":
+        if base is None:
+            raise PizaError(
+                f"{path} holds PIZA's adapters alone; give base=, the MM-GroundingDINO checkpoint below them"
+            )
+        under = base if isinstance(base, Loaded) else load_source(base, tokenizer=tokenizer)
+        whole = mmdet.overlay(written(under.model, mmdet.MMDET), tensors)
+        found = mmdet.infer_config(shapes_of(whole), heads=under.config.detector.heads, bert_heads=1)
+        config = dataclasses.replace(found, detector=under.config.detector)
+        model = abstract_detector(config)
+        ignored = fill(model, whole, mmdet.MMDET, where=f"{path} on its base")
+        method = "piza_adapter_plus" if config.history or config.zoom_projection != "none" else "adapter_plus"
+        return dataclasses.replace(under, model=model, origin=kind, method=method, ignored=ignored)
+    names = {"mmdet": mmdet.MMDET, "idea": idea.IDEA}[kind]
+    config = plain(idea.infer_config(shapes)) if kind == "idea" else mmdet.infer_config(shapes)
+    found_tokenizer = optional_tokenizer(path.parent, tokenizer)
+    check_tokenizer(config.detector, found_tokenizer, path)
+    model = abstract_detector(config)
+    ignored = fill(model, tensors, names, where=os.fspath(path))
+    limit = min(MAX_TOKENS, config.detector.bert.max_positions)
+    method = "none" if config.adapter == "none" else "piza_adapter_plus"
+    return Loaded(model, found_tokenizer, limit, origin=kind, method=method, ignored=ignored)
+
+
+def _kind(names: Iterable[str], path: Path) -> str:
+    """The code base that a weight file comes from, by the names in it."""
+    names = list(names)
+    for kind, pattern in (
+        ("mmdet", r"backbone\.(stages|patch_embed)\."),
+        ("idea", r"backbone\.0\.(layers|patch_embed)\."),
+        ("piza_adapter", r"(zoom_embedding|bbox_encoder)\.|.*\.adapter[12]\."),
+        ("hugging_face", r"model\.backbone\.conv_encoder\."),
+    ):
+        # A few base norms are in an adapter file too, so one name is not enough for a whole detector.
+        if sum(bool(re.match(pattern, name)) for name in names) > (0 if kind == "piza_adapter" else 40):
+            if kind == "hugging_face":
+                raise PizaError(
+                    f"{path} is transformers' file of weights; give its folder {path.parent}, with config.json"
+                )
+            return kind
+    raise PizaError(
+        f"{path} is of no code base that is known here: it begins with {', '.join(sorted(names)[:4]) or 'nothing'}; "
+        "convertible are transformers' folders, IDEA-Research's and mmdetection's .pth, and the released PIZA adapter"
+    )

@@ -19,9 +19,9 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from piza_jax.errors import PizaError
-from piza_jax.models.keys import make_keys
 from piza_jax.models.params import check_same, flatten_state, unflatten_state
 from piza_jax.peft import select
+from piza_jax.piza.abstract import abstract_detector
 from piza_jax.piza.detector import PizaDetector, config_from_dict
 from piza_jax.training import config as configs
 
@@ -211,7 +211,7 @@ def load_model(workdir: str | os.PathLike[str]) -> tuple[PizaDetector, dict[str,
     if step is None:
         raise PizaError(f"{Path(workdir) / CHECKPOINTS} holds no checkpoint; train first, or wait for the first save")
     model_config = config_from_dict(config.model.to_dict())
-    model = nnx.eval_shape(lambda: PizaDetector(model_config, rngs=make_keys(0)))
+    model = abstract_detector(model_config)
     graph, train_state, frozen_state = select.split(model, config.peft)
     trainable, frozen = _on_default_device(train_state), _on_default_device(frozen_state)
     trainable = _load_step(Path(workdir).resolve(), step, {"trainable": trainable})["trainable"]
