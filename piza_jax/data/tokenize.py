@@ -1,7 +1,8 @@
 """Expressions to token ids: BERT's WordPiece, from a file or trained on the data's own texts."""
 
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,34 @@ from piza_jax.errors import PizaError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # in the order of BERT's vocabularies
 DELIMITERS = ("[CLS]", "[SEP]", ".", "?")
+CONFIG = "tokenizer_config.json"
+# Its settings that change token ids, under the names that a BertNormalizer has for them.
+_RULES = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+_CLEANED = (
+    (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),
+    (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
+)  # fmt: skip
 
 
 class Tokenizer:
-    """Lower-case WordPiece with [CLS] ... [SEP] around it; ids are padded with 0."""
+    """WordPiece with [CLS] ... [SEP] around it; ids are padded with 0. A typed "[SEP]" is ordinary text."""
 
-    def __init__(self, backend: tokenizers.Tokenizer, source: str):
-        """Wrap a tokenizer of the tokenizers library; source names it in errors.
+    def __init__(self, backend: tokenizers.Tokenizer, source: str, clean_up_spaces: bool = False):
+        """Wrap a tokenizer of the tokenizers library.
+
+        Args:
+            backend: the tokenizer; it is changed.
+            source: its name in errors.
+            clean_up_spaces: whether decode also joins what stands around apostrophes, as in "the car's".
 
         Raises:
             PizaError: it lacks [PAD] as token 0, or [UNK], [CLS], [SEP], "." or "?".
         """
-        self._backend, self._source = backend, source
+        self._backend, self._source, self._clean_up_spaces = backend, source, clean_up_spaces
         # A stored tokenizer may cut long texts without a word, or take a typed "[SEP]" for the real one.
         backend.no_truncation()
         backend.no_padding()
@@ -50,22 +67,25 @@ class Tokenizer:
 
     @classmethod
     def from_directory(cls, directory: str | os.PathLike[str]) -> "Tokenizer":
-        """Read tokenizer.json of a directory, or else its vocab.txt with the rules of bert-base-uncased."""
+        """Read tokenizer.json of a directory, or else its vocab.txt with the rules of bert-base-uncased.
+
+        Of a tokenizer_config.json beside it, do_lower_case, strip_accents, tokenize_chinese_chars and
+        clean_up_tokenization_spaces change those rules, as in transformers.
+
+        Raises:
+            PizaError: neither file, a broken one, or one with other special tokens than BERT's.
+        """
         folder = Path(directory)
+        settings = _read_settings(folder / CONFIG)
         if (folder / "tokenizer.json").is_file():
-            return cls.from_file(folder / "tokenizer.json")
-        path = folder / "vocab.txt"
-        if not path.is_file():
+            found = cls.from_file(folder / "tokenizer.json")
+        elif (folder / "vocab.txt").is_file():
+            found = cls(_word_piece(_read_vocabulary(folder / "vocab.txt")), str(folder / "vocab.txt"))
+        else:
             raise PizaError(f"{folder} holds neither tokenizer.json nor vocab.txt")
-        try:
-            tokens = path.read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise PizaError(f"cannot read {path}: {error}") from error
-        tokens = [token.rstrip("\r") for token in (tokens[:-1] if tokens[-1] == "" else tokens)]
-        vocabulary = {token: index for index, token in enumerate(tokens)}
-        if len(vocabulary) != len(tokens):
-            raise PizaError(f"{path} holds {len(tokens) - len(vocabulary)} repeated tokens; each line must differ")
-        return cls(_word_piece(vocabulary), str(path))
+        _apply(settings, found._backend, folder / CONFIG)
+        found._clean_up_spaces = bool(settings.get("clean_up_tokenization_spaces", False))
+        return found
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
@@ -133,23 +153,77 @@ class Tokenizer:
         input_ids[:count] = encoding.ids
         return input_ids, np.arange(max_tokens) < count
 
+    def decode(self, input_ids: Iterable[int]) -> str:
+        """Text of token ids: pieces joined, blanks before punctuation taken away, special tokens written out.
+
+        Args:
+            input_ids: each below vocab_size.
+        """
+        text = self._backend.decode([int(index) for index in input_ids], skip_special_tokens=False)
+        for parted, joined in _CLEANED if self._clean_up_spaces else ():
+            text = text.replace(parted, joined)
+        return text
+
     def _encode(self, expression: str) -> tokenizers.Encoding:
         encoding = self._backend.encode(with_full_stop(expression))
         if not set(encoding.ids) - set(self.delimiter_ids):
             raise PizaError(f"the expression {expression!r} is empty; say what to look for")
         return encoding
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"backend": self._backend.to_str(), "source": self._source}
+    def __getstate__(self) -> tuple[str, str, bool]:
+        return self._backend.to_str(), self._source, self._clean_up_spaces
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(tokenizers.Tokenizer.from_str(state["backend"]), state["source"])  # type: ignore[misc]
+    def __setstate__(self, state: tuple[str, str, bool]) -> None:
+        self.__init__(tokenizers.Tokenizer.from_str(state[0]), *state[1:])  # type: ignore[misc]
 
 
 def with_full_stop(expression: str) -> str:
     """The expression without outer blanks, with ". " added unless it ends with "." (as the reference does)."""
     text = expression.strip()
     return text if text.endswith(".") else text + ". "
+
+
+def _read_vocabulary(path: Path) -> dict[str, int]:
+    """Tokens of a vocab.txt, one a line, and their line numbers."""
+    try:
+        tokens = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PizaError(f"cannot read {path}: {error}") from error
+    tokens = [token.rstrip("\r") for token in (tokens[:-1] if tokens[-1] == "" else tokens)]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    if len(vocabulary) != len(tokens):
+        raise PizaError(f"{path} holds {len(tokens) - len(vocabulary)} repeated tokens; each line must differ")
+    return vocabulary
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """Content of a tokenizer_config.json, {} where there is none; PizaError if its special tokens are not BERT's."""
+    if not path.is_file():
+        return {}
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PizaError(f"cannot read {path}: {error}") from error
+    if not isinstance(settings, dict):
+        raise PizaError(f"{path} is not the configuration of a tokenizer")
+    for token in SPECIAL_TOKENS:
+        key = f"{token[1:-1].lower()}_token"
+        given = settings.get(key) or token
+        content = given.get("content") if isinstance(given, dict) else given
+        if content != token:
+            raise PizaError(f"{path}: {key} is {content!r}; only BERT's {token} is supported")
+    return settings
+
+
+def _apply(settings: Mapping[str, Any], backend: tokenizers.Tokenizer, path: Path) -> None:
+    """Change the backend's normalizer as tokenizer_config.json says; what that leaves out stays."""
+    changes = {ours: settings[theirs] for theirs, ours in _RULES.items() if theirs in settings}
+    rules = json.loads(backend.to_str())["normalizer"] or {}
+    if all(rules.get(name) == value for name, value in changes.items()):
+        return
+    if rules.pop("type", None) != "BertNormalizer":
+        raise PizaError(f"{path} sets {', '.join(changes)}, but the tokenizer.json beside it has no BertNormalizer")
+    backend.normalizer = normalizers.BertNormalizer(**{**rules, **changes})
 
 
 def _bert_rules(model: models.WordPiece) -> tokenizers.Tokenizer:

@@ -1,5 +1,7 @@
 """Image normalisation on the device."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,8 +26,16 @@ def valid_pixels(valid_hw: jax.Array, canvas_hw: tuple[int, int]) -> jax.Array:
     return rows[:, :, None] & columns[:, None, :]
 
 
-def normalise(pixels: jax.Array, valid_hw: jax.Array) -> jax.Array:
-    """RGB pixels 0..255 of any dtype [B, H, W, 3] -> float32, zero mean and unit variance, zero outside the content."""
-    scaled = (pixels.astype(jnp.float32) - PIXEL_MEAN) / PIXEL_STD
+def normalise(
+    pixels: jax.Array,
+    valid_hw: jax.Array,
+    mean: Sequence[float] | np.ndarray = PIXEL_MEAN,
+    std: Sequence[float] | np.ndarray = PIXEL_STD,
+) -> jax.Array:
+    """RGB pixels 0..255 of any dtype [B, H, W, 3] -> float32, zero mean and unit variance, zero outside the content.
+
+    Mean and std are of red, green and blue, in 0..255.
+    """
+    scaled = (pixels.astype(jnp.float32) - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
     mask = valid_pixels(valid_hw, (pixels.shape[1], pixels.shape[2]))
     return jnp.where(mask[..., None], scaled, 0.0)
