@@ -76,7 +76,7 @@ def fill(
             theirs = ", ".join(f"{name} {a.shape}" for name, a in zip(source.names, arrays, strict=True))
             shapes.append(f"{ours} {parameter.shape} from {theirs}")
             continue
-        filled.append((path, parameter.replace(jax.device_put(np.ascontiguousarray(array.astype(parameter.dtype))))))
+        filled.append((path, parameter.replace(jax.device_put(np.array(array, parameter.dtype, order="C")))))
     left, unused, unequal = {}, [], []
     for name in tensors:
         if name in used:
