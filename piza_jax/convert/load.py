@@ -1,5 +1,6 @@
 """A detector from any source of weights, whose format is recognised: ``load_source(path)``."""
 
+import dataclasses
 import json
 import os
 import re
@@ -13,7 +14,8 @@ from piza_jax.convert.check import fill, written
 from piza_jax.convert.lazy import shapes_of
 from piza_jax.convert.tensors import open_weights
 from piza_jax.data.preprocess import Preprocessing
-from piza_jax.data.tokenize import Tokenizer, find_tokenizer
+from piza_jax.data.tokenize import Tokenizer
+from piza_jax.data.tokenizer_files import find_tokenizer
 from piza_jax.errors import PizaError
 from piza_jax.models.config import DetectorConfig
 from piza_jax.piza.abstract import abstract_detector
