@@ -6,10 +6,10 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from flax import nnx
 
 from piza_jax.convert import mmdet
 from piza_jax.models.config import BertConfig, DetectorConfig, SwinConfig
+from piza_jax.piza.abstract import abstract_detector
 from piza_jax.piza.detector import PizaConfig, PizaDetector
 
 NAMES = (
@@ -41,7 +41,8 @@ def load(folder: Path, name: str) -> tuple[dict, dict[str, np.ndarray]]:
         return meta, dict(arrays)
 
 
-def build(meta: dict, **overrides) -> tuple[PizaDetector, dict[str, str]]:
+def config_of(meta: dict, **overrides) -> PizaConfig:
+    """Our configuration of a golden; ``overrides`` are fields of the detector."""
     sizes = meta["config"]
     detector = DetectorConfig(
         swin=SwinConfig(dim=sizes["swin_dim"], depths=tuple(sizes["depths"]), heads=tuple(sizes["swin_heads"])),
@@ -54,13 +55,16 @@ def build(meta: dict, **overrides) -> tuple[PizaDetector, dict[str, str]]:
         queries=sizes["queries"],
         mask_fusion_text=False,
     )
-    config = PizaConfig(
+    return PizaConfig(
         detector=dataclasses.replace(detector, **overrides),
         adapter="adapter_plus" if sizes["piza"] else "none",
         adapter_dim=32,
         zoom_projection="per_adapter",
         history=sizes["piza"],
     )
-    model = PizaDetector(config, rngs=nnx.Rngs(0))
+
+
+def build(meta: dict, **overrides) -> tuple[PizaDetector, dict[str, str]]:
+    model = abstract_detector(config_of(meta, **overrides))
     tensors = {key: recipe(key, shape) for key, shape in meta["params"].items()}
     return model, mmdet.load_tensors(model, tensors)

@@ -114,6 +114,7 @@ def infer_config(
         class_bias=False,
         class_scale=False,
         shared_box_head=True,
+        shared_class_head=True,
         refine_eps=1e-3,
         denoising_queries=0,
         **labels,
