@@ -1,4 +1,4 @@
-"""The ``piza`` command: train, ground, evaluate, convert, version."""
+"""The ``piza`` command: train, ground, detect, evaluate, convert, version."""
 
 import argparse
 import json
@@ -44,6 +44,31 @@ def _ground(options: argparse.Namespace, rest: list[str]) -> None:
             f"progress {step.progress:.2f}  stop {step.stop_probability:.2f}"
         )
     print(f"box (x0 y0 x1 y1 px): {_pixels(found.box)}  score {found.score:.3f}")
+
+
+def _detect(options: argparse.Namespace, rest: list[str]) -> None:
+    from piza_jax import draw, draw_boxes
+
+    _no_rest(rest, "detect")
+    if options.save:
+        draw.check_path(options.save)
+    grounder = piza_jax.load(options.checkpoint, base=options.base, tokenizer=options.tokenizer)
+    photo = grounder.read(options.photo)
+    found = grounder.detect(
+        photo,
+        options.text,
+        box_threshold=options.box_threshold,
+        text_threshold=options.text_threshold,
+        max_detections=options.max_detections,
+    )
+    if options.save:
+        draw.save(draw_boxes.with_boxes(photo, found), options.save)
+    if options.json:
+        print(json.dumps(found.to_dict()))
+        return
+    for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True):
+        print(f"box (x0 y0 x1 y1 px): {_pixels(box)}  score {score:.3f}  {label}")
+    print(f"{len(found)} boxes above {options.box_threshold:g}")
 
 
 def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
@@ -149,8 +174,8 @@ def _grounder(options: argparse.Namespace) -> "piza_jax.Grounder":
     given = {name: value for name, value in chosen.items() if value is not None}
     size = {"batch_size": options.batch_size} if "batch_size" in options else {}
     source = {"base": options.base, "tokenizer": options.tokenizer}
-    free = True if options.training_free else None
-    return piza_jax.load(options.checkpoint, training_free=free, **source, **size, **given)
+    way = {"training_free": True if options.training_free else None, "single_pass": options.single_pass}
+    return piza_jax.load(options.checkpoint, **source, **way, **size, **given)
 
 
 def _pixels(box: Sequence[float]) -> str:
@@ -167,11 +192,15 @@ def _add_parts(command: argparse.ArgumentParser) -> None:
 
 def _add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--checkpoint", required=True, help=_SOURCES)
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     _add_parts(command)
+
+
+def _add_zoom(command: argparse.ArgumentParser) -> None:
     command.add_argument("--max_steps", type=int, help="most zoom steps (default: as trained)")
     command.add_argument("--stop_threshold", type=float, help="stop probability that ends a zoom (default 0.95)")
     command.add_argument("--training_free", action="store_true", help="zoom by rule, without the PIZA weights")
-    command.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    command.add_argument("--single_pass", action="store_true", help="look once at the whole photo instead of zooming")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -186,11 +215,23 @@ def _parser() -> argparse.ArgumentParser:
     ground.add_argument("photo")
     ground.add_argument("expression")
     _add_model(ground)
+    _add_zoom(ground)
     ground.add_argument("--save", help="draw the zoom steps into this .png, .jpg or .webp")
     ground.set_defaults(run=_ground)
 
+    detect = commands.add_parser("detect", help="print every box that phrases name, in a single pass")
+    detect.add_argument("photo")
+    detect.add_argument("text", help='phrases with full stops between them, such as "a cat. a remote control."')
+    _add_model(detect)
+    detect.add_argument("--box_threshold", type=float, default=0.25, help="least score of a box")
+    detect.add_argument("--text_threshold", type=float, default=0.25, help="least score of a word in a label")
+    detect.add_argument("--max_detections", type=int, help="keep only so many, the best (default: all)")
+    detect.add_argument("--save", help="draw the boxes into this .png, .jpg or .webp")
+    detect.set_defaults(run=_detect)
+
     evaluate = commands.add_parser("evaluate", help="mAcc, Acc50, Acc75, IoU and steps, by split and target size")
     _add_model(evaluate)
+    _add_zoom(evaluate)
     evaluate.add_argument("--data_dir", help="TFDS folder of SOREC (default: the data that the run was trained on)")
     evaluate.add_argument("--split", action="append", help="split of it, such as val; may be given more than once")
     evaluate.add_argument("--annotations", action="append", help="JSON file in SOREC's format, instead of --data_dir")

@@ -10,9 +10,10 @@ from piza_jax.data.decode import Orientation
 from piza_jax.data.tokenize import Tokenizer
 from piza_jax.errors import PizaError
 from piza_jax.piza.grounding import Grounder, Grounding, Photo, Step
+from piza_jax.piza.phrases import PhraseDetections
 from piza_jax.piza.zoom import ZoomConfig, changed, zoom_config_of
 
-__all__ = ["Grounder", "Grounding", "Photo", "Step", "load", "open_model"]
+__all__ = ["Grounder", "Grounding", "Photo", "PhraseDetections", "Step", "load", "open_model"]
 
 Source = str | os.PathLike[str]
 
@@ -23,6 +24,8 @@ def load(
     base: Source | None = None,
     tokenizer: Source | None = None,
     training_free: bool | None = None,
+    single_pass: bool = False,
+    canvas_multiple: int = 1,
     batch_size: int = 8,
     photo_hw: tuple[int, int] = (1, 1),
     orientation: Orientation = "stored",
@@ -36,6 +39,8 @@ def load(
         base: for an adapter alone: the model that it is laid over.
         tokenizer: folder or file of the tokenizer, for sources that ship none.
         training_free: zoom by rule instead of the model's PIZA weights; by default only where it has none.
+        single_pass: ``ground`` looks once at the whole photo instead of zooming.
+        canvas_multiple: above 1, fewer sizes are compiled for single passes, see Grounder.
         batch_size: most photos in one run of the device.
         photo_hw: smallest photo canvas, see Grounder.
         orientation: "stored", or "upright" to turn photos as their EXIF tag says.
@@ -44,6 +49,8 @@ def load(
     Raises:
         PizaError: nothing that can be loaded there; an option that does not exist or has no sense.
     """
+    if single_pass and training_free:
+        raise PizaError("single_pass and training_free are two ways to look; choose one")
     loaded = open_model(path, base=base, tokenizer=tokenizer)
     if loaded.tokenizer is None:
         raise PizaError(f"{path} ships no tokenizer; give tokenizer=FOLDER with tokenizer.json or vocab.txt")
@@ -56,6 +63,10 @@ def load(
         batch_size=batch_size,
         photo_hw=photo_hw,
         orientation=orientation,
+        preprocessing=loaded.preprocessing,
+        single_pass=single_pass,
+        zero_shot=loaded.method == "none",
+        canvas_multiple=canvas_multiple,
     )
 
 

@@ -89,7 +89,7 @@ def save_hugging_face(loaded: Loaded, folder: str | os.PathLike[str]) -> None:
     with _new_folder(folder) as place:
         save_file(tensors, place / WEIGHTS, metadata={"format": "pt"})
         (place / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        loaded.preprocessing.save(place)
+        (loaded.preprocessing or Preprocessing()).save(place)
         if loaded.tokenizer is not None:
             loaded.tokenizer.save(place / TOKENIZER)
             settings = {
@@ -135,11 +135,12 @@ def read_export(
         source = folder / WEIGHTS
         values = open_weights(source)
     check_tokenizer(config.detector, found, folder)
+    seen = about["preprocessing"]
     return Loaded(
         model=_filled(abstract_detector(config), values, os.fspath(source)),
         tokenizer=found,
         max_tokens=int(about["max_tokens"]),
-        preprocessing=Preprocessing.from_dict(about["preprocessing"], os.fspath(folder / EXPORT)),
+        preprocessing=Preprocessing.from_dict(seen, os.fspath(folder / EXPORT)) if seen else None,
         origin="export",
         method=about["method"],
         zoom={key: tuple(value) if isinstance(value, list) else value for key, value in about["zoom"].items()},
@@ -205,7 +206,7 @@ def _describe(loaded: Loaded, place: Path, more: Mapping[str, Any]) -> None:
         "model": loaded.config.to_dict(),
         "max_tokens": loaded.max_tokens,
         "zoom": dict(loaded.zoom),
-        "preprocessing": loaded.preprocessing.to_dict(),
+        "preprocessing": loaded.preprocessing.to_dict() if loaded.preprocessing else None,
     }
     (place / EXPORT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     if loaded.tokenizer is not None:

@@ -33,7 +33,8 @@ class Loaded:
         model: the weights.
         tokenizer: of the source, or None where it ships none and none was given.
         max_tokens: most tokens of an expression.
-        preprocessing: how the source sees a photo in a single pass.
+        preprocessing: how the source sees a photo in a single pass; None for a model of piza train, whose views have
+            the zoom's canvas.
         origin: the format, such as "hugging_face".
         method: the fine-tuning method that made it (peft/select.py), "none" for a plain detector.
         zoom: fields of ZoomConfig that the model was trained with.
@@ -43,7 +44,7 @@ class Loaded:
     model: PizaDetector
     tokenizer: Tokenizer | None
     max_tokens: int = MAX_TOKENS
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    preprocessing: Preprocessing | None = None
     origin: str = ""
     method: str = "none"
     zoom: Mapping[str, Any] = field(default_factory=dict)
@@ -192,7 +193,7 @@ def _from_file(
     ignored = fill(model, tensors, names, where=os.fspath(path))
     limit = min(MAX_TOKENS, config.detector.bert.max_positions)
     method = "none" if config.adapter == "none" else "piza_adapter_plus"
-    return Loaded(model, found_tokenizer, limit, origin=kind, method=method, ignored=ignored)
+    return Loaded(model, found_tokenizer, limit, Preprocessing(), kind, method, ignored=ignored)
 
 
 def _kind(names: Iterable[str], path: Path) -> str:

@@ -28,7 +28,8 @@ def text_inputs(input_ids: jax.Array, token_mask: jax.Array, delimiter_ids: tupl
     """Masks and positions of GroundingDINO's sub-sentence form (Liu et al. 2023, section 3.4).
 
     A delimiter ([CLS], [SEP], full stop, question mark) closes the block that it stands in. Padding tokens see only
-    themselves.
+    themselves. transformers does the same but for words between the last stop and a [SEP] in the last column, which it
+    puts into no block; the tokenizer's closing full stop leaves no such words.
 
     Args:
         input_ids: int [B, L].

@@ -1,74 +1,45 @@
-"""Photos and expressions in, boxes in photo pixels out: batching around the compiled zoom."""
+"""Photos and expressions in, boxes in photo pixels out: batching around the compiled zoom and the single pass."""
 
-import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, overload
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, overload
 
 import jax
 import numpy as np
 from flax import nnx
-from PIL import Image, ImageOps
 
-from piza_jax.data.decode import Orientation, _to_rgb, decode_rgb
+from piza_jax.data.decode import Orientation
+from piza_jax.data.preprocess import Preprocessing
 from piza_jax.data.tokenize import Tokenizer
 from piza_jax.errors import PizaError
+from piza_jax.ops.images import normalise
+from piza_jax.piza.photos import Photo, is_single, read_photo
+from piza_jax.piza.phrases import PhraseDetections, Text, check_thresholds, select, texts_of
+from piza_jax.piza.results import Box, Grounding, Step, of_look, of_zoom
+from piza_jax.piza.single_pass import SinglePass
 from piza_jax.piza.zoom import ZoomConfig, ZoomModel, ZoomResult, zoom
 
-Photo = str | os.PathLike[str] | Image.Image | np.ndarray
-Box = tuple[float, float, float, float]
+__all__ = ["Box", "Grounder", "Grounding", "Photo", "Step"]
 
 # Heights and widths that the photo canvas grows through; each growth compiles the zoom again, nothing else does.
 PHOTO_SIDES = (512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step of a zoom; boxes are xyxy photo pixels.
-
-    Attributes:
-        crop: where the detector looked.
-        box: what it found there.
-        score: score of that box, 0..1.
-        progress: how far the zoom had come at that crop, about 0 (whole photo) to 1 (on the target).
-        stop_probability: that the box is final.
-    """
-
-    crop: Box
-    box: Box
-    score: float
-    progress: float
-    stop_probability: float
-
-
-@dataclass(frozen=True)
-class Grounding:
-    """What a photo shows of an expression.
-
-    Attributes:
-        expression: the text as given.
-        box: xyxy photo pixels, the last step's box.
-        score: the last step's score, 0..1.
-        steps: the zoom, from the whole photo on.
-    """
-
-    expression: str
-    box: Box
-    score: float
-    steps: tuple[Step, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dict, ready for JSON."""
-        return asdict(self)
+class _Batch(NamedTuple):
+    texts: list[str]
+    photos: list[np.ndarray]  # uint8 [H, W, 3]
+    input_ids: np.ndarray  # int32 [B, L]
+    token_mask: np.ndarray  # bool [B, L]
 
 
 class Grounder:
     """Finds what expressions name in photos of any size.
 
-    Calls are cut into batches of 1, 2, 4 ... batch_size, the last one filled up, so that a program is compiled once for
-    each of these sizes. Photos lie on a canvas that only grows, see PHOTO_SIDES.
+    ``ground`` gives the one box of a sentence, by a zoom or in a single pass; ``detect`` gives all boxes of phrases, in
+    a single pass. Calls are cut into batches of 1, 2, 4 ... batch_size, the last one filled up, so that a program is
+    compiled once for each of these sizes. Zooming, photos lie on a canvas that only grows, see PHOTO_SIDES; in a single
+    pass each size of resized photos is compiled by itself, see single_pass.SinglePass.
     """
 
     def __init__(
@@ -81,6 +52,10 @@ class Grounder:
         batch_size: int = 8,
         photo_hw: tuple[int, int] = (1, 1),
         orientation: Orientation = "stored",
+        preprocessing: Preprocessing | None = None,
+        single_pass: bool = False,
+        canvas_multiple: int = 1,
+        zero_shot: bool = False,
     ):
         """Wrap a model.
 
@@ -92,9 +67,13 @@ class Grounder:
             batch_size: most photos in one run of the device.
             photo_hw: smallest photo canvas; the size of the largest photo, if it is known, saves growing to it.
             orientation: "stored", or "upright" to turn photos as their EXIF tag says; boxes count in those pixels.
+            preprocessing: how the detector's own library shows it photos; by default resized to fit the zoom's canvas.
+            single_pass: ``ground`` looks once at the whole photo, so prepared, instead of zooming.
+            canvas_multiple: above 1, fewer sizes are compiled for single passes, see single_pass.SinglePass.
+            zero_shot: the detector was trained for phrases and not for sentences; ``ground`` then warns once.
 
         Raises:
-            PizaError: a batch size or token limit below 1.
+            PizaError: a batch size, token limit or canvas_multiple below 1.
         """
         if batch_size < 1 or max_tokens < 1:
             raise PizaError(f"batch_size ({batch_size}) and max_tokens ({max_tokens}) must be at least 1")
@@ -102,13 +81,18 @@ class Grounder:
         self.zoom_config = config = zoom_config or ZoomConfig()
         self.orientation: Orientation = orientation
         self.photo_hw = (_canvas_side(photo_hw[0]), _canvas_side(photo_hw[1]))
+        self.preprocessing = preprocessing = preprocessing or Preprocessing.for_canvas(config.canvas_hw)
+        self.single_pass, self._warn = single_pass, zero_shot
+        mean, std = (255 * np.array(values, np.float64) for values in (preprocessing.mean, preprocessing.std))
+        to_input = partial(normalise, mean=mean, std=std)
         graphdef, self._state = nnx.split(model)
+        self._look = SinglePass(model, preprocessing, to_input, batch_size, canvas_multiple)
 
         def encode(state: Any, input_ids: jax.Array, token_mask: jax.Array) -> Any:
             return nnx.merge(graphdef, state, copy=True).encode_text(input_ids, token_mask)
 
         def run(state: Any, photos: jax.Array, photo_hw: jax.Array, text: Any) -> ZoomResult:
-            return zoom(nnx.merge(graphdef, state, copy=True), photos, photo_hw, text, config)
+            return zoom(nnx.merge(graphdef, state, copy=True), photos, photo_hw, text, config, to_input)
 
         self._encode, self._zoom = jax.jit(encode), jax.jit(run)
 
@@ -141,25 +125,96 @@ class Grounder:
             PizaError: an image that is missing, damaged or of another kind; an empty or too long expression; numbers of
                 images and expressions that do not match; a model that gives no finite score.
         """
-        many = not (_is_single(images) and isinstance(expressions, str))
-        photos = [images] if _is_single(images) else list(images)
+        many = not (is_single(images) and isinstance(expressions, str))
         texts = [expressions] if isinstance(expressions, str) else list(expressions)
-        count = max(len(photos), len(texts))
-        if not photos or not texts or len(photos) not in (1, count) or len(texts) not in (1, count):
-            raise PizaError(
-                f"{len(photos)} images and {len(texts)} expressions do not match; "
-                "give as many of each, or one of either for all"
+        if self._warn:
+            self._warn = False
+            warnings.warn(
+                "this detector was not trained to ground sentences: its best box may be of another noun than the one "
+                "meant; detect() gives the boxes of every phrase",
+                stacklevel=2,
             )
-        tokens = [self.tokenizer.encode(text, self.max_tokens) for text in texts]  # before any work on photos
-        read = lru_cache(maxsize=1)(lambda index: self.read(photos[index]))
         found: list[Grounding] = []
-        for start in range(0, count, self.batch_size):
-            indices = range(start, min(start + self.batch_size, count))
-            pixels = [read(i if len(photos) > 1 else 0) for i in indices]
-            chosen = [i if len(texts) > 1 else 0 for i in indices]
-            result = self.run(pixels, *(np.stack(part) for part in zip(*(tokens[i] for i in chosen), strict=True)))
-            found += [self._grounding(result, row, texts[i]) for row, i in enumerate(chosen)]
+        for batch in self._batches(images, texts):
+            if self.single_pass:
+                looks = self._look(self._state, batch.photos, batch.input_ids, batch.token_mask)
+                found += map(of_look, looks, batch.photos, batch.texts)
+            else:
+                result = self.run(batch.photos, batch.input_ids, batch.token_mask)
+                found += [of_zoom(result, row, text) for row, text in enumerate(batch.texts)]
         return found if many else found[0]
+
+    # As above.
+    @overload
+    def detect(  # type: ignore[overload-overlap]
+        self,
+        images: Photo,
+        text: str,
+        *,
+        box_threshold: float = 0.25,
+        text_threshold: float = 0.25,
+        max_detections: int | None = None,
+    ) -> PhraseDetections: ...
+
+    @overload
+    def detect(
+        self,
+        images: Sequence[Photo],
+        text: Text,
+        *,
+        box_threshold: float = 0.25,
+        text_threshold: float = 0.25,
+        max_detections: int | None = None,
+    ) -> list[PhraseDetections]: ...
+
+    @overload
+    def detect(
+        self,
+        images: Photo | Sequence[Photo],
+        text: Text,
+        *,
+        box_threshold: float = 0.25,
+        text_threshold: float = 0.25,
+        max_detections: int | None = None,
+    ) -> PhraseDetections | list[PhraseDetections]: ...
+
+    def detect(
+        self,
+        images: Any,
+        text: Any,
+        *,
+        box_threshold: float = 0.25,
+        text_threshold: float = 0.25,
+        max_detections: int | None = None,
+    ) -> Any:
+        """Find everything that phrases name, in a single pass, by the rules of GroundingDINO's processor.
+
+        Args:
+            images: a path, Pillow image or uint8 array [H, W, 3], or a sequence of them (or an array [N, H, W, 3]).
+            text: phrases with full stops between them, "a cat. a remote control."; or a list of labels without full
+                stops, ["a cat", "a remote control"], for the same; or a list of these: one for each image, or many for
+                one image.
+            box_threshold: least score of a box, 0..1.
+            text_threshold: least score of a word in a label, 0..1.
+            max_detections: most boxes of a photo, the best; None gives all.
+
+        Returns:
+            PhraseDetections where there are one image and one text, otherwise a list of them. A list of one image gives
+            a list.
+
+        Raises:
+            PizaError: see ground; an empty label or a threshold outside 0..1.
+        """
+        check_thresholds(box_threshold, text_threshold, max_detections)
+        texts = texts_of(text)
+        found: list[PhraseDetections] = []
+        for batch in self._batches(images, texts):
+            looks = self._look(self._state, batch.photos, batch.input_ids, batch.token_mask)
+            for look, photo, one, input_ids in zip(looks, batch.photos, batch.texts, batch.input_ids, strict=True):
+                height, width = photo.shape[:2]
+                limits = box_threshold, text_threshold, max_detections
+                found.append(select(look, (height, width), one, input_ids, self.tokenizer.decode, *limits))
+        return found[0] if is_single(images) and len(texts) == 1 else found
 
     def run(self, photos: Sequence[np.ndarray], input_ids: np.ndarray, token_mask: np.ndarray) -> ZoomResult:
         """One batch of at most batch_size photos uint8 [H, W, 3] and token ids [B, L]: the zooms, as NumPy arrays.
@@ -186,41 +241,25 @@ class Grounder:
 
     def read(self, image: Photo) -> np.ndarray:
         """Pixels of one image, uint8 [H, W, 3] RGB, in which its boxes count. PizaError if it cannot be read."""
-        if isinstance(image, (str, os.PathLike)):
-            try:
-                data = Path(image).read_bytes()
-            except OSError as error:
-                raise PizaError(f"cannot read the photo {os.fspath(image)}: {error.strerror or error}") from error
-            return decode_rgb(data, os.fspath(image), self.orientation)
-        if isinstance(image, Image.Image):
-            try:
-                turned = ImageOps.exif_transpose(image) if self.orientation == "upright" else image
-                return np.asarray(_to_rgb(turned, "given"))
-            except (OSError, SyntaxError, ValueError) as error:
-                raise PizaError(f"the Pillow image cannot be decoded: {error}") from error
-        if not hasattr(image, "dtype"):
-            kind = type(image).__name__
-        elif image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
-            return np.asarray(image)
-        else:
-            kind = f"an array {image.dtype} {list(image.shape)}"
-        raise PizaError(f"a photo must be a path, a Pillow image or a uint8 array [H, W, 3], not {kind}")
+        return read_photo(image, self.orientation)
 
-    def _grounding(self, result: ZoomResult, row: int, expression: str) -> Grounding:
-        steps = tuple(
-            Step(
-                _box(result.crops[row, t]), _box(result.boxes[row, t]), *(float(values[row, t]) for values in readings)
+    def _batches(self, images: Any, texts: list[str]) -> Iterator[_Batch]:
+        """Images and texts in pairs, at most batch_size at a time; either may be one for all."""
+        photos = [images] if is_single(images) else list(images)
+        count = max(len(photos), len(texts))
+        if not photos or not texts or len(photos) not in (1, count) or len(texts) not in (1, count):
+            raise PizaError(
+                f"{len(photos)} images and {len(texts)} expressions do not match; "
+                "give as many of each, or one of either for all"
             )
-            for readings in [(result.scores, result.progress, result.stop_probability)]
-            for t in range(int(result.num_steps[row]))
-        )
-        return Grounding(expression, _box(result.box[row]), float(result.score[row]), steps)
-
-
-def _is_single(images: Any) -> bool:
-    if isinstance(images, (str, os.PathLike, Image.Image)):
-        return True
-    return hasattr(images, "ndim") and images.ndim != 4
+        tokens = [self.tokenizer.encode(text, self.max_tokens) for text in texts]  # before any work on photos
+        read = lru_cache(maxsize=1)(lambda index: self.read(photos[index]))
+        for start in range(0, count, self.batch_size):
+            indices = range(start, min(start + self.batch_size, count))
+            chosen = [i if len(texts) > 1 else 0 for i in indices]
+            input_ids, token_mask = (np.stack(part) for part in zip(*(tokens[i] for i in chosen), strict=True))
+            pixels = [read(i if len(photos) > 1 else 0) for i in indices]
+            yield _Batch([texts[i] for i in chosen], pixels, input_ids, token_mask)
 
 
 def _canvas_side(side: int) -> int:
@@ -228,8 +267,3 @@ def _canvas_side(side: int) -> int:
         if side <= allowed:
             return allowed
     raise PizaError(f"a photo side of {side} pixels is above the limit of {PHOTO_SIDES[-1]}; cut or shrink the photo")
-
-
-def _box(corners: Any) -> Box:
-    x0, y0, x1, y1 = (float(value) for value in corners)
-    return x0, y0, x1, y1

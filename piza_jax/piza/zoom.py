@@ -11,7 +11,7 @@ the box is tight, its side at least ``tight`` of the crop's, or when the next cr
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -20,14 +20,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from piza_jax.errors import PizaError
-from piza_jax.ops.boxes import area, cxcywh_to_xyxy
+from piza_jax.ops.boxes import area
 from piza_jax.ops.crop import METHODS, crop_resize
 from piza_jax.ops.images import normalise
+from piza_jax.piza.boxes import LEAST_BOX_PX, best_box, box_in_photo, square, widen
 
 MODES = ("piza", "training_free")
-
-# Sides of boxes never get below this, so that areas and their logarithms exist.
-_LEAST_BOX_PX = 1.0
 
 # A training-free crop that would keep more than this part of the side of the one before it is not worth a step.
 _LEAST_SHRINK = 0.9
@@ -63,7 +61,7 @@ class ZoomConfig:
         rules = (
             ("max_steps", self.max_steps >= 1, "at least 1"),
             ("stop_threshold", self.stop_threshold > 0, "above 0"),
-            ("min_crop_px", self.min_crop_px >= _LEAST_BOX_PX, f"at least {_LEAST_BOX_PX}"),
+            ("min_crop_px", self.min_crop_px >= LEAST_BOX_PX, f"at least {LEAST_BOX_PX}"),
             ("canvas_hw", len(self.canvas_hw) == 2 and min(self.canvas_hw) >= 1, "a height and a width"),
             ("mode", self.mode in MODES, f"one of {', '.join(MODES)}"),
             ("step_progress", 0 < self.step_progress < 1, "between 0 and 1"),
@@ -98,6 +96,10 @@ def changed(config: ZoomConfig, **changes: Any) -> ZoomConfig:
     if unknown := sorted(set(changes) - set(known)):
         raise PizaError(f"unknown zoom option {', '.join(unknown)}; known are {', '.join(known)}")
     return dataclasses.replace(config, **changes)
+
+
+# View uint8 [B, H, W, 3] and its valid_hw int32 [B, 2] -> float32 [B, H, W, 3], zero outside the content.
+Normalise = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class ZoomModel(Protocol):
@@ -152,7 +154,14 @@ class _Carry(NamedTuple):
     active: jax.Array  # bool [B], not finished yet
 
 
-def zoom(model: ZoomModel, photos: jax.Array, photo_hw: jax.Array, text: Any, config: ZoomConfig) -> ZoomResult:
+def zoom(
+    model: ZoomModel,
+    photos: jax.Array,
+    photo_hw: jax.Array,
+    text: Any,
+    config: ZoomConfig,
+    normalise: Normalise = normalise,
+) -> ZoomResult:
     """Zoom into each photo until its box is final, at most config.max_steps times. To be run under jit.
 
     One scan over the steps; a step in which no sample of the batch is active costs nothing. A sample's result does not
@@ -164,6 +173,7 @@ def zoom(model: ZoomModel, photos: jax.Array, photo_hw: jax.Array, text: Any, co
         photo_hw: int32 [B, 2], height and width of each.
         text: features of the expressions, from the model's ``encode_text``; computed once for all steps.
         config: how to zoom.
+        normalise: makes the detector's input of a view, see ``ops.images.normalise``.
 
     Raises:
         PizaError: mode "piza" with a model that has no history network.
@@ -187,13 +197,13 @@ def zoom(model: ZoomModel, photos: jax.Array, photo_hw: jax.Array, text: Any, co
     def look(carry: _Carry, t: jax.Array) -> _Carry:
         # A model closed over by scan must be a copy inside it, or its variables belong to the outer trace.
         inner = nnx.merge(graphdef, state, copy=True)
-        box, score = _detect(inner, carry, photos, photo_hw, text, config)
+        box, score = _detect(inner, carry, photos, photo_hw, text, config, normalise)
         history = carry.history.at[:, t + 1].set(box)
         if config.mode == "piza":
             reading = _read(inner, history, t + 1)
             found = _Step(carry.crop, box, score, carry.progress, reading.stop_probability)
             final = reading.stop_probability >= config.stop_threshold
-            next_crop, next_progress = _widen(box, config.min_crop_px, photo_wh), reading.progress
+            next_crop, next_progress = widen(box, config.min_crop_px, photo_wh), reading.progress
         else:
             next_crop, progress, nearness = _training_free(carry.crop, box, whole, config)
             found = _Step(carry.crop, box, score, progress, nearness)
@@ -222,34 +232,21 @@ def zoom(model: ZoomModel, photos: jax.Array, photo_hw: jax.Array, text: Any, co
     )
 
 
-def best_box(logits: jax.Array, boxes_cxcywh: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The query whose best token scores highest.
-
-    Args:
-        logits: [B, Q, L], -inf on padding tokens.
-        boxes_cxcywh: [B, Q, 4].
-
-    Returns:
-        Its box [B, 4] and its score [B], the sigmoid of that logit.
-    """
-    best = jnp.max(logits, axis=-1)  # [B, Q]
-    index = jnp.argmax(best, axis=-1)[:, None]
-    box = jnp.take_along_axis(boxes_cxcywh, index[..., None], axis=1)[:, 0]
-    return box, jax.nn.sigmoid(jnp.take_along_axis(best, index, axis=1)[:, 0].astype(jnp.float32))
-
-
 def _detect(
-    model: ZoomModel, carry: _Carry, photos: jax.Array, photo_hw: jax.Array, text: Any, config: ZoomConfig
+    model: ZoomModel,
+    carry: _Carry,
+    photos: jax.Array,
+    photo_hw: jax.Array,
+    text: Any,
+    config: ZoomConfig,
+    normalise: Normalise,
 ) -> tuple[jax.Array, jax.Array]:
     """Best box of each crop, xyxy photo px [B, 4] inside the crop, and its score [B]."""
     view, valid_hw = crop_resize(photos, photo_hw, carry.crop, config.canvas_hw, config.crop_method)
     progress = jnp.clip(carry.progress, 0.0, 1.0) if config.mode == "piza" else None
     detections = model.detect(normalise(view, valid_hw), valid_hw, text, progress)
     box, score = best_box(detections.logits[-1], detections.boxes[-1].astype(jnp.float32))
-    corners = jnp.clip(cxcywh_to_xyxy(box), 0.0, 1.0).reshape(-1, 2, 2)
-    low, high = carry.crop[:, None, :2], carry.crop[:, None, 2:]
-    in_photo = jnp.clip(low + corners * (high - low), low, high).reshape(-1, 4)
-    return _widen(in_photo, _LEAST_BOX_PX, photo_hw[:, ::-1].astype(jnp.float32)), score
+    return box_in_photo(box, carry.crop, photo_hw), score
 
 
 def _read(model: ZoomModel, history: jax.Array, last: int | jax.Array) -> Any:
@@ -266,25 +263,11 @@ def _training_free(
     longest = jnp.max(box[:, 2:] - box[:, :2], axis=1)
     side = crop_side ** (1.0 - config.step_progress) * box_side**config.step_progress
     side = jnp.maximum(jnp.maximum(side, config.context * longest), config.min_crop_px)
-    following = _square(0.5 * (box[:, :2] + box[:, 2:]), side[:, None], photo_wh)
+    following = square(0.5 * (box[:, :2] + box[:, 2:]), side[:, None], photo_wh)
     stuck = jnp.sqrt(area(following)) > _LEAST_SHRINK * crop_side
     nearness = jnp.where(stuck, 1.0, jnp.minimum(box_side / crop_side / config.tight, 1.0))
     way = jnp.log(photo_side / jnp.minimum(box_side, 0.999 * photo_side))
     return following, jnp.clip(jnp.log(photo_side / crop_side) / way, 0.0, 1.0), nearness
-
-
-def _square(centre: jax.Array, side: jax.Array, photo_wh: jax.Array) -> jax.Array:
-    """Box [B, 4] of the given side [B, 1 or 2] (cut to the photo's own) nearest to centre [B, 2] inside the photo."""
-    size = jnp.minimum(side, photo_wh)
-    low = jnp.clip(centre - 0.5 * size, 0.0, photo_wh - size)
-    return jnp.concatenate([low, jnp.minimum(low + size, photo_wh)], axis=1)
-
-
-def _widen(box: jax.Array, least: float, photo_wh: jax.Array) -> jax.Array:
-    """Box [B, 4] with each side of at least ``least`` px (or the photo's), inside the photo; wide ones as they are."""
-    size = box[:, 2:] - box[:, :2]
-    wider = _square(0.5 * (box[:, :2] + box[:, 2:]), jnp.maximum(size, least), photo_wh)
-    return jnp.where(jnp.tile(size >= jnp.minimum(least, photo_wh), (1, 2)), box, wider)
 
 
 def _where(active: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:

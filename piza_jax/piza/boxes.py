@@ -1,0 +1,47 @@
+"""From a detector's output to one box in the photo."""
+
+import jax
+import jax.numpy as jnp
+
+from piza_jax.ops.boxes import cxcywh_to_xyxy
+
+# Sides of boxes never get below this, so that areas and their logarithms exist.
+LEAST_BOX_PX = 1.0
+
+
+def best_box(logits: jax.Array, boxes_cxcywh: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The query whose best token scores highest.
+
+    Args:
+        logits: [B, Q, L], -inf on padding tokens.
+        boxes_cxcywh: [B, Q, 4].
+
+    Returns:
+        Its box [B, 4] and its score [B], the sigmoid of that logit.
+    """
+    best = jnp.max(logits, axis=-1)  # [B, Q]
+    index = jnp.argmax(best, axis=-1)[:, None]
+    box = jnp.take_along_axis(boxes_cxcywh, index[..., None], axis=1)[:, 0]
+    return box, jax.nn.sigmoid(jnp.take_along_axis(best, index, axis=1)[:, 0].astype(jnp.float32))
+
+
+def box_in_photo(box_cxcywh: jax.Array, crop_xyxy: jax.Array, photo_hw: jax.Array) -> jax.Array:
+    """Boxes [B, 4] in 0..1 of a crop [B, 4] -> xyxy photo px [B, 4], cut to the crop, no side below a pixel."""
+    corners = jnp.clip(cxcywh_to_xyxy(box_cxcywh), 0.0, 1.0).reshape(-1, 2, 2)
+    low, high = crop_xyxy[:, None, :2], crop_xyxy[:, None, 2:]
+    in_photo = jnp.clip(low + corners * (high - low), low, high).reshape(-1, 4)
+    return widen(in_photo, LEAST_BOX_PX, photo_hw[:, ::-1].astype(jnp.float32))
+
+
+def square(centre: jax.Array, side: jax.Array, photo_wh: jax.Array) -> jax.Array:
+    """Box [B, 4] of the given side [B, 1 or 2] (cut to the photo's own) nearest to centre [B, 2] inside the photo."""
+    size = jnp.minimum(side, photo_wh)
+    low = jnp.clip(centre - 0.5 * size, 0.0, photo_wh - size)
+    return jnp.concatenate([low, jnp.minimum(low + size, photo_wh)], axis=1)
+
+
+def widen(box: jax.Array, least: float, photo_wh: jax.Array) -> jax.Array:
+    """Box [B, 4] with each side of at least ``least`` px (or the photo's), inside the photo; wide ones as they are."""
+    size = box[:, 2:] - box[:, :2]
+    wider = square(0.5 * (box[:, :2] + box[:, 2:]), jnp.maximum(size, least), photo_wh)
+    return jnp.where(jnp.tile(size >= jnp.minimum(least, photo_wh), (1, 2)), box, wider)

@@ -1,0 +1,73 @@
+"""What grounding gives: the box of an expression and the steps that led to it."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from piza_jax.piza.single_pass import Look
+from piza_jax.piza.zoom import ZoomResult
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a zoom; boxes are xyxy photo pixels.
+
+    Attributes:
+        crop: where the detector looked.
+        box: what it found there.
+        score: score of that box, 0..1.
+        progress: how far the zoom had come at that crop, about 0 (whole photo) to 1 (on the target).
+        stop_probability: that the box is final.
+    """
+
+    crop: Box
+    box: Box
+    score: float
+    progress: float
+    stop_probability: float
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """What a photo shows of an expression.
+
+    Attributes:
+        expression: the text as given.
+        box: xyxy photo pixels, the last step's box.
+        score: the last step's score, 0..1.
+        steps: the zoom, from the whole photo on.
+    """
+
+    expression: str
+    box: Box
+    score: float
+    steps: tuple[Step, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dict, ready for JSON."""
+        return asdict(self)
+
+
+def of_zoom(result: ZoomResult, row: int, expression: str) -> Grounding:
+    """One row of a batch of zooms."""
+    steps = tuple(
+        Step(_box(result.crops[row, t]), _box(result.boxes[row, t]), *(float(values[row, t]) for values in readings))
+        for readings in [(result.scores, result.progress, result.stop_probability)]
+        for t in range(int(result.num_steps[row]))
+    )
+    return Grounding(expression, _box(result.box[row]), float(result.score[row]), steps)
+
+
+def of_look(look: Look, photo: np.ndarray, expression: str) -> Grounding:
+    """A single pass as a zoom of one step, the whole photo."""
+    box, score = _box(look.box), float(look.score)
+    whole = (0.0, 0.0, float(photo.shape[1]), float(photo.shape[0]))
+    return Grounding(expression, box, score, (Step(whole, box, score, progress=0.0, stop_probability=1.0),))
+
+
+def _box(corners: Any) -> Box:
+    x0, y0, x1, y1 = (float(value) for value in corners)
+    return x0, y0, x1, y1
