@@ -26,11 +26,16 @@ class BertLayer(nnx.Module):
 
 
 class Bert(nnx.Module):
-    """Token features of the last layer."""
+    """Token features of the last layer.
+
+    ``context`` is a place for a module that puts tokens of its own among the words (``insert``) and takes them out again
+    after the last layer (``remove``).
+    """
 
     def __init__(self, config, *, dtype: jnp.dtype, remat: bool, rngs: nnx.Rngs):
         """``config`` is a ``BertConfig`` (models/config.py)."""
         self.remat = remat
+        self.context: nnx.Module | None = nnx.data(None)
         self.word_embeddings = nnx.Embed(config.vocab_size, config.dim, dtype=dtype, rngs=rngs)
         self.position_embeddings = nnx.Embed(config.max_positions, config.dim, dtype=dtype, rngs=rngs)
         self.type_embeddings = nnx.Embed(2, config.dim, dtype=dtype, rngs=rngs)
@@ -48,9 +53,12 @@ class Bert(nnx.Module):
         Returns:
             [B, L, C].
         """
-        x = self.word_embeddings(input_ids) + self.position_embeddings(position_ids)
-        x = self.embedding_norm(x + self.type_embeddings(jnp.zeros_like(input_ids)))
+        words = self.word_embeddings(input_ids)
+        if self.context is not None:
+            words, position_ids, mask = self.context.insert(words, position_ids, mask)
+        x = words + self.position_embeddings(position_ids)
+        x = self.embedding_norm(x + self.type_embeddings(jnp.zeros_like(position_ids)))
         run = nnx.remat(BertLayer.__call__) if self.remat else BertLayer.__call__
         for layer in self.layers:
             x = run(layer, x, mask[:, None])
-        return x
+        return x if self.context is None else self.context.remove(x)
