@@ -1,5 +1,7 @@
 """BERT encoder (Devlin et al. 2019), without the pooler, under a full attention mask for each pair of tokens."""
 
+from typing import Protocol
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -25,17 +27,29 @@ class BertLayer(nnx.Module):
         return self.output_norm(x + self.down(jax.nn.gelu(self.up(x), approximate=False)))
 
 
+class TokenContext(Protocol):
+    """What may stand in ``Bert.context``."""
+
+    def insert(
+        self, words: jax.Array, position_ids: jax.Array, mask: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Word embeddings [B, L, C], position ids int [B, L] and mask bool [B, L, L] -> the same for all tokens."""
+
+    def remove(self, x: jax.Array) -> jax.Array:
+        """Features of all tokens -> those of the words [B, L, C]."""
+
+
 class Bert(nnx.Module):
     """Token features of the last layer.
 
-    ``context`` is a place for a module that puts tokens of its own among the words (``insert``) and takes them out again
-    after the last layer (``remove``).
+    ``context`` is a place for a module that puts tokens of its own among the words and takes them out again after the
+    last layer.
     """
 
     def __init__(self, config, *, dtype: jnp.dtype, remat: bool, rngs: nnx.Rngs):
         """``config`` is a ``BertConfig`` (models/config.py)."""
         self.remat = remat
-        self.context: nnx.Module | None = nnx.data(None)
+        self.context: TokenContext | None = nnx.data(None)
         self.word_embeddings = nnx.Embed(config.vocab_size, config.dim, dtype=dtype, rngs=rngs)
         self.position_embeddings = nnx.Embed(config.max_positions, config.dim, dtype=dtype, rngs=rngs)
         self.type_embeddings = nnx.Embed(2, config.dim, dtype=dtype, rngs=rngs)

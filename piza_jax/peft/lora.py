@@ -21,8 +21,8 @@ PLACES: dict[type[nnx.Module], tuple[str, ...]] = {
 class LoraLinear(nnx.Linear):
     """A dense layer with a low-rank update: x W + b + (alpha / rank) x A B (Hu et al. 2022, equation 3).
 
-    It holds the very parameters of the layer that it stands for, under their names, beside ``lora_a`` [inputs, rank] and
-    ``lora_b`` [rank, outputs]. B starts at zero, so that the output starts unchanged.
+    It holds the very parameters of the layer that it stands for, under their names, beside ``lora_a`` [inputs, rank]
+    and ``lora_b`` [rank, outputs]. B starts at zero, so that the output starts unchanged.
     """
 
     def __init__(self, base: nnx.Linear, rank: int, alpha: float, *, rngs: nnx.Rngs):

@@ -1,7 +1,7 @@
 """Visual prompt tuning (VPT-deep, Jia et al. 2022) of the Swin backbone.
 
-Each block has learnt prompts of its own that stand in every one of its windows, as VPT does for Swin. What a block makes
-of its prompts is thrown away before the next one, so only their keys and values are computed.
+Each block has learnt prompts of its own that stand in every one of its windows, as VPT does for Swin. What a block
+makes of its prompts is thrown away before the next one, so only their keys and values are computed.
 """
 
 import jax
@@ -16,8 +16,8 @@ _FIRST_BIAS = -4.0  # a prompt then weighs exp(-4), 2%, of what a place of the w
 class WindowPrompts(nnx.Module):
     """Prompts among the (normalised) tokens of each window, with a learnt attention bias for each head.
 
-    VPT gives prompts no bias, which takes attention away from the image at once: 8 prompts have a seventh of it beside 49
-    places. The bias, which Swin has for every place of a window, lets them start near zero instead.
+    VPT gives prompts no bias, which takes attention away from the image at once: 8 prompts have a seventh of it beside
+    49 places. The bias, which Swin has for every place of a window, lets them start near zero instead.
     """
 
     def __init__(self, count: int, features: int, heads: int, *, rngs: nnx.Rngs):

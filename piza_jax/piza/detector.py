@@ -66,7 +66,8 @@ class PizaConfig:
                 raise PizaError(f"model.{name} is {value!r}; choose one of {', '.join(allowed)}")
         if self.zoom_projection == "per_adapter" and self.adapter not in ("none", "adapter_plus"):
             raise PizaError(
-                f"model.zoom_projection 'per_adapter' is for adapter_plus, not {self.adapter}; choose 'shared' or 'none'"
+                f"model.zoom_projection 'per_adapter' needs model.adapter 'adapter_plus', not {self.adapter!r}; "
+                "choose 'shared' or 'none'"
             )
         for name in ("adapter_dim", "lora_rank", "context_tokens", "condition_dim", "visual_prompts"):
             if getattr(self, name) < 1:

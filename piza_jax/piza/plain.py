@@ -32,7 +32,7 @@ def switch_off(model: PizaDetector, method: str, original: Mapping[str, Any]) ->
         PizaError: if ``original`` lacks such a parameter or has it in another shape.
     """
     plain = nnx.eval_shape(lambda: PizaDetector(plain_config(model.config), rngs=nnx.Rngs(0)))
-    graph, expected, rest = nnx.split(plain, nnx.Param, ...)
+    graph, expected, *rest = nnx.split(plain, nnx.Param, ...)
     values = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
     pairs = []
     for path, abstract in nnx.to_flat_state(expected):
@@ -51,4 +51,4 @@ def switch_off(model: PizaDetector, method: str, original: Mapping[str, Any]) ->
                 "take the weights that the training started from"
             )
         pairs.append((path, abstract.replace(value)))
-    return nnx.merge(graph, nnx.from_flat_state(pairs), rest, copy=True)
+    return nnx.merge(graph, nnx.from_flat_state(pairs), *rest, copy=True)
