@@ -21,9 +21,9 @@ class BertLayer(nnx.Module):
         self.down = linear(config.hidden, config.dim, dtype=dtype, rngs=rngs)
         self.output_norm = layer_norm(config.dim, epsilon=_EPSILON, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        """[B, L, C] and bool [B, 1, L, L] -> [B, L, C]."""
-        x = self.attention_norm(x + self.attention(x, x, x, mask))
+    def __call__(self, x: jax.Array, mask: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+        """[B, L, C], bool [B, 1, L, L] and what is added to the attention's logits, [1, 1, 1, L] -> [B, L, C]."""
+        x = self.attention_norm(x + self.attention(x, x, x, mask, bias))
         return self.output_norm(x + self.down(jax.nn.gelu(self.up(x), approximate=False)))
 
 
@@ -32,8 +32,11 @@ class TokenContext(Protocol):
 
     def insert(
         self, words: jax.Array, position_ids: jax.Array, mask: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Word embeddings [B, L, C], position ids int [B, L] and mask bool [B, L, L] -> the same for all tokens."""
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """Word embeddings [B, L, C], position ids int [B, L] and mask bool [B, L, L] -> the same for all M tokens.
+
+        The fourth is [M], added to the logits of the attention to each token.
+        """
 
     def remove(self, x: jax.Array) -> jax.Array:
         """Features of all tokens -> those of the words [B, L, C]."""
@@ -67,12 +70,13 @@ class Bert(nnx.Module):
         Returns:
             [B, L, C].
         """
-        words = self.word_embeddings(input_ids)
+        words, bias = self.word_embeddings(input_ids), None
         if self.context is not None:
-            words, position_ids, mask = self.context.insert(words, position_ids, mask)
+            words, position_ids, mask, column_bias = self.context.insert(words, position_ids, mask)
+            bias = column_bias.astype(words.dtype)[None, None, None]
         x = words + self.position_embeddings(position_ids)
         x = self.embedding_norm(x + self.type_embeddings(jnp.zeros_like(position_ids)))
         run = nnx.remat(BertLayer.__call__) if self.remat else BertLayer.__call__
         for layer in self.layers:
-            x = run(layer, x, mask[:, None])
+            x = run(layer, x, mask[:, None], bias)
         return x if self.context is None else self.context.remove(x)

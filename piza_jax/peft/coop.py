@@ -5,6 +5,8 @@ context in front of BERT; it becomes a shift of BERT's output, by the small netw
 turns a condition into a shift of its context tokens.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -19,6 +21,9 @@ class Context(nnx.Module):
     Attention knows places only by position ids and masks, so the context may stand first in the arrays, in front of
     [CLS]. The words keep their own position ids, and each sees what it saw. All words of a phrase also see the context
     and the context sees them; a delimiter that stands alone, such as [CLS], still sees only itself.
+
+    The context as a whole weighs as much as one word: log(tokens) is taken off the logits of the attention to it.
+    Sixteen tokens of full weight would take two fifths of the attention of a sentence of 25 words at once.
     """
 
     def __init__(self, tokens: int, features: int, *, rngs: nnx.Rngs):
@@ -26,8 +31,11 @@ class Context(nnx.Module):
 
     def insert(
         self, words: jax.Array, position_ids: jax.Array, mask: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Word embeddings [B, L, C], positions int [B, L] and mask bool [B, L, L] -> the same for C' + L tokens."""
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """Word embeddings [B, L, C], position ids int [B, L] and mask bool [B, L, L] -> the same for all M tokens.
+
+        The fourth is float32 [M], to be added to the logits of the attention to each token.
+        """
         count, (batch, length, features) = self.tokens.shape[0], words.shape
         context = jnp.broadcast_to(self.tokens[...].astype(words.dtype), (batch, count, features))
         places = jnp.broadcast_to(jnp.arange(count, dtype=position_ids.dtype), (batch, count))
@@ -39,10 +47,11 @@ class Context(nnx.Module):
             jnp.concatenate([context, words], axis=1),
             jnp.concatenate([places, position_ids], axis=1),
             jnp.concatenate([top, bottom], axis=1),
+            jnp.where(jnp.arange(count + length) < count, -math.log(count), 0.0),
         )
 
     def remove(self, x: jax.Array) -> jax.Array:
-        """Features [B, C' + L, C] -> those of the words [B, L, C]."""
+        """Features of all tokens [B, M, C] -> those of the words [B, L, C]."""
         return x[:, self.tokens.shape[0] :]
 
 
