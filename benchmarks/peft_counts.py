@@ -25,22 +25,23 @@ PAPER = {
 }
 
 
-class _OneKey:
+class OneKey:
     """Stands in for nnx.Rngs where only shapes matter; counting the draws would take most of the time."""
 
     def params(self) -> jax.Array:
+        """The same key each time."""
         return jax.random.key(0)
 
 
 def trainable_counts(methods: tuple[str, ...] = tuple(PAPER)) -> dict[str, int]:
     """{method: number of trainable parameters} with Swin-T and BERT-base."""
     config = DetectorConfig.preset("swin_t")
-    plain = nnx.eval_shape(lambda: GroundingDino(config, rngs=_OneKey()))
+    plain = nnx.eval_shape(lambda: GroundingDino(config, rngs=OneKey()))
     counts = {}
     for method in methods:
 
         def put_on(detector: GroundingDino, method: str = method) -> PizaDetector:
-            return PizaDetector(config_of_method(method, config), rngs=_OneKey(), detector=detector)
+            return PizaDetector(config_of_method(method, config), rngs=OneKey(), detector=detector)
 
         _, train, _ = select.split(nnx.eval_shape(put_on, nnx.clone(plain)), method)
         counts[method] = select.count(train)

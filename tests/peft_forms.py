@@ -1,36 +1,53 @@
-"""The tiny detector with each fine-tuning method put on the same plain weights, and what compiles of it once."""
+"""Each fine-tuning method of configs/piza_sorec.py on the same tiny plain detector, and what compiles of it once."""
 
-import dataclasses
 import zlib
 from functools import cache, cached_property
+from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from benchmarks.peft_counts import OneKey
 from piza_jax.ops.images import normalise
 from piza_jax.peft import select
-from piza_jax.piza.detector import PizaConfig, PizaDetector, config_of_method
-from piza_jax.piza.zoom import ZoomConfig, zoom
-from piza_jax.training.objective import compute_losses
+from piza_jax.piza.detector import PizaConfig, PizaDetector, config_from_dict
+from piza_jax.training.config import load_config
 from piza_jax.training.params import flatten_state, unflatten_state
 from tests import tiny_detector
 
+ROOT = Path(__file__).resolve().parents[1]
 ADAPTERS = ("adapter_plus", "coop", "lora", "vpt")
 METHODS = tuple(f"{prefix}{adapter}" for adapter in ADAPTERS for prefix in ("", "piza_"))
-PIZA_METHODS = METHODS[1::2]
 BATCH = tiny_detector.batch(size=2)
-ZOOM = ZoomConfig(canvas_hw=(64, 64), max_steps=3, stop_threshold=1.0)
+# The smallest detector that has every part; fewer levels compile faster.
+SMALL = (
+    "model.detector.swin.depths=(1,1,1,1)",
+    "model.detector.bert.layers=1",
+    "model.detector.bert.vocab_size=256",
+    "model.detector.encoder_layers=1",
+    "model.detector.decoder_layers=1",
+    "model.detector.levels=3",
+    "model.detector.queries=20",
+    "model.detector.denoising_queries=4",
+    "model.adapter_dim=8",
+    "model.lora_rank=2",
+    "model.context_tokens=3",
+    "model.condition_dim=16",
+    "model.visual_prompts=2",
+    "data.canvas_hw=(64,64)",
+    "data.num_photos=1",
+    "data.photo_wh=(320,240)",
+)
 
 
-def config(method: str) -> PizaConfig:
-    """Of the paper's form, with small parts; three levels and one decoder layer compile faster."""
-    detector = dataclasses.replace(tiny_detector.model_config().detector, levels=3)
-    made = config_of_method(method, detector)
-    return dataclasses.replace(
-        made, adapter_dim=8, lora_rank=2, lora_alpha=4.0, context_tokens=3, condition_dim=16, visual_prompts=2
-    )
+def run_config(method: str, *overrides: str):
+    """The smoke form of the method's configuration, smaller still."""
+    return load_config(str(ROOT / "configs" / f"piza_sorec.py:peft={method},smoke"), (*SMALL, *overrides))
+
+
+def model_config(method: str) -> PizaConfig:
+    return config_from_dict(run_config(method).model.to_dict())
 
 
 def quick(function, *arguments):
@@ -48,80 +65,52 @@ def named_value(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return noise * np.float32(np.prod(shape[:-1]) ** -0.5 if name.endswith(("kernel", "lora_a", "lora_b")) else 0.1)
 
 
-def abstract(method: str) -> PizaDetector:
-    """The model's shapes."""
-    return nnx.eval_shape(lambda: PizaDetector(config(method), rngs=nnx.Rngs(0)))
-
-
-def outputs(model, text, progress, batch):
-    """What a detector pass gives, in numbers that are finite."""
-    images = normalise(batch["image"], batch["valid_hw"])
-    found = model.detect(images, batch["valid_hw"], text, progress)
-    return {
-        "boxes": found.boxes,
-        "scores": jax.nn.sigmoid(found.logits),
-        "first": jax.nn.sigmoid(found.selected_logits),
-    }
-
-
 class Form:
-    """One method on the tiny detector: ``start`` are its first parameters, ``moved`` are all far from them."""
+    """One method: ``start`` are its first parameters on the plain detector's, ``moved`` are all far from their first.
+
+    Attributes:
+        names: of all parameters.
+        moved: {name: array}.
+    """
 
     def __init__(self, method: str):
-        self.method = method
-        self.graph, self.state, *self.rest = nnx.split(abstract(method), nnx.Param, ...)
+        self.method, self.config = method, model_config(method)
+        self.abstract = nnx.eval_shape(lambda: PizaDetector(self.config, rngs=OneKey()))
+        self.graph, self.state, *self.rest = nnx.split(self.abstract, nnx.Param, ...)
         shapes = {name: leaf.shape for name, leaf in flatten_state(self.state).items()}
+        self.names = set(shapes)
         self.moved = {name: named_value(name, shape) for name, shape in shapes.items()}
-        self.trained = [name for name in shapes if select.is_trainable(method, name)]
 
     def merge(self, values) -> PizaDetector:
+        """The model with these parameters."""
         return nnx.merge(self.graph, unflatten_state(self.state, values), *self.rest, copy=True)
 
     @cached_property
     def start(self) -> dict[str, np.ndarray]:
-        """The plain detector's parameters by name, the others as the method initialises them."""
-        added = [name for name in self.moved if not select.is_base(name)]
+        if not self.config.history:  # the method starts alike, with PIZA or without
+            return {name: form(f"piza_{self.method}").start[name] for name in self.names}
+        plain = form("full")
 
         def initialise():
-            state = nnx.state(PizaDetector(config(self.method), rngs=nnx.Rngs(0)), nnx.Param)
-            return {name: value for name, value in flatten_state(state).items() if name in added}
+            model = PizaDetector(self.config, rngs=nnx.Rngs(0), detector=plain.merge(plain.moved).detector)
+            state = flatten_state(nnx.state(model, nnx.Param))
+            return {name: value for name, value in state.items() if not select.is_base(name)}
 
         return {**self.moved, **quick(initialise)()}
 
     @cached_property
     def detect(self):
-        """Compiled (parameters, progress [B]) -> outputs."""
+        """Compiled (parameters, progress) -> what a detector pass gives, in finite numbers."""
 
         def run(values, progress):
             model = self.merge(values)
-            return outputs(model, model.encode_text(BATCH["input_ids"], BATCH["token_mask"]), progress, BATCH)
-
-        return quick(run, self.moved, BATCH["progress"])
-
-    @cached_property
-    def gradient(self):
-        """Compiled parameters -> (loss, gradient of those that the method trains)."""
-
-        def loss(trained, values):
-            return compute_losses(self.merge({**values, **trained}), BATCH, jax.random.key(0))[0]
-
-        def run(values):
-            return jax.value_and_grad(loss)({name: values[name] for name in self.trained}, values)
-
-        return quick(run, self.moved)
-
-    @cached_property
-    def zoom(self):
-        """Compiled parameters -> the zoom of two drawn photos, the text encoded once in front of it."""
-        photos = np.random.default_rng(5).integers(0, 256, (2, 150, 200, 3)).astype(np.uint8)
-        photo_hw = jnp.array([[150, 200], [120, 90]], jnp.int32)
-
-        def run(values):
-            model = self.merge(values)
             text = model.encode_text(BATCH["input_ids"], BATCH["token_mask"])
-            return zoom(model, photos, photo_hw, text, ZOOM)
+            images = normalise(BATCH["image"], BATCH["valid_hw"])
+            found = model.detect(images, BATCH["valid_hw"], text, jax.numpy.full((2,), progress))
+            best = found.selected_logits.max(axis=-1)  # of each selected cell, best first
+            return {"boxes": found.boxes, "scores": jax.nn.sigmoid(found.logits), "best": best, "words": text.hidden}
 
-        return quick(run, self.moved)
+        return quick(run, self.moved, np.float32(0.5))
 
 
 @cache
