@@ -44,7 +44,8 @@ def base(model: PizaConfig) -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
-            # Which parameters are trained: "piza_adapter_plus", "adapter_plus", "full".
+            # Which parameters are trained, a name of piza_jax.peft.select.METHODS: "full", or "adapter_plus", "coop",
+            # "lora", "vpt", with or without "piza_" in front; model.adapter has to be that of the method.
             "peft": "piza_adapter_plus",
             # Weights to start from: a folder or file that piza_jax.convert reads; "" starts from random weights.
             "pretrained": "",
@@ -113,8 +114,8 @@ def from_scratch() -> ConfigDict:
 def smoke(config: ConfigDict) -> ConfigDict:
     """Shrink a configuration until it runs on a CPU in a minute: tiny model, drawn scenes, four steps."""
     model = config.model
-    tiny = tiny_model(zoom_projection=model.zoom_projection, history=model.history).to_dict()
-    config.model = ConfigDict({**tiny, "adapter": model.adapter})
+    tiny = tiny_model().to_dict()
+    config.model = ConfigDict({**model.to_dict(), **{name: tiny[name] for name in ("detector", "adapter_dim")}})
     config.data.update(kind="scenes", num_photos=2, tokenizer="", canvas_hw=(128, 128), max_tokens=64, num_workers=0)
     config.pretrained = ""
     config.train.update(batch_size=8, num_steps=4, log_every=1)

@@ -1,6 +1,7 @@
-"""The paper's PIZA-Adapter+ on SOREC: GroundingDINO with trained adapters, norms, zoom embedding and history.
+"""The methods that the paper compares on SOREC; by default PIZA-Adapter+: adapters, norms, zoom embedding and history.
 
-Arguments: backbone=swin_t|swin_b|swin_l, peft=piza_adapter_plus|adapter_plus, train=train_s|train_l, smoke.
+Arguments: backbone=swin_t|swin_b|swin_l, train=train_s|train_l, smoke, and
+peft=full|adapter_plus|coop|lora|vpt|piza_adapter_plus|piza_coop|piza_lora|piza_vpt. The piza ones zoom.
 """
 
 from ml_collections import ConfigDict
@@ -8,9 +9,10 @@ from ml_collections import ConfigDict
 from configs import common
 from piza_jax.errors import PizaError
 from piza_jax.models.config import PRESETS, DetectorConfig
-from piza_jax.piza.detector import PizaConfig
+from piza_jax.peft import select
+from piza_jax.piza.detector import config_of_method
 
-METHODS = ("piza_adapter_plus", "adapter_plus")
+METHODS = tuple(method for method in select.METHODS if method != "none")
 
 
 def get_config(argument: str = "") -> ConfigDict:
@@ -19,17 +21,10 @@ def get_config(argument: str = "") -> ConfigDict:
         raise PizaError(f"backbone={values['backbone']!r} is none of {', '.join(PRESETS)}")
     if values["peft"] not in METHODS:
         raise PizaError(f"peft={values['peft']!r} is none of {', '.join(METHODS)}")
-    zooms = values["peft"] == "piza_adapter_plus"
-    projection = "shared" if zooms else "none"
-    model = PizaConfig(
-        detector=DetectorConfig.preset(values["backbone"]),
-        adapter="adapter_plus",
-        zoom_projection=projection,
-        history=zooms,
-    )
+    model = config_of_method(values["peft"], DetectorConfig.preset(values["backbone"]))
     config = common.base(model)
     config.peft = values["peft"]
     config.data.split = values["train"]
-    if not zooms:
+    if not model.history:
         config.search.max_steps, config.data.stop_fraction = 1, 0.0  # straight from the photo to the target
     return common.smoke(config) if values["smoke"] else config

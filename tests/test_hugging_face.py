@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from piza_jax.convert import export, hugging_face, report
-from piza_jax.convert.load import load_source, plain
+from piza_jax.convert.load import load_source
 from piza_jax.errors import PizaError
 from piza_jax.models.config import DetectorConfig
 from piza_jax.models.params import flatten_state
@@ -99,7 +99,8 @@ def test_captions_of_256_tokens(tmp_path):
 def test_bfloat16_error_is_measured(tmp_path):
     reference = torch_models.build("mm-grounding-dino", **APART)
     exact = load_source(torch_models.save(reference, tmp_path / "model")).model
-    rough = abstract_detector(plain(dataclasses.replace(exact.config.detector, dtype="bfloat16")))
+    low_config = dataclasses.replace(exact.config.detector, dtype="bfloat16")
+    rough = abstract_detector(dataclasses.replace(exact.config, detector=low_config))
     nnx.update(rough, nnx.state(exact, nnx.Param))
     inputs = report.example_inputs(30522, torch_models.SPECIAL, (96, 128))
     values, low = report.stages(exact, inputs), report.stages(rough, inputs)

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from piza_jax.convert import hugging_face
-from piza_jax.convert.load import EXPORT, Loaded, check_tokenizer, load_source, optional_tokenizer, plain, read_json
+from piza_jax.convert.load import EXPORT, Loaded, check_tokenizer, load_source, optional_tokenizer, read_json
 from piza_jax.convert.tensors import open_weights
 from piza_jax.data.preprocess import Preprocessing
 from piza_jax.errors import PizaError
@@ -159,11 +159,9 @@ def check_same_detector(base: DetectorConfig, wanted: DetectorConfig, named: str
 
 def _own_names(method: str, config: Any) -> tuple[list[str], list[str]]:
     """Parameters that a method trains or adds, and those of the base that it leaves as they are."""
-    base = set(_parameters(abstract_detector(plain(config.detector))))
-    own = [
-        name for name in _parameters(abstract_detector(config)) if name not in base or select.is_trainable(method, name)
-    ]
-    return own, sorted(base - set(own))
+    names = list(_parameters(abstract_detector(config)))
+    own = [name for name in names if select.belongs_to(method, name)]
+    return own, sorted(set(names) - set(own))
 
 
 def _parameters(model: PizaDetector) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from piza_jax.errors import PizaError
 from piza_jax.models.config import DetectorConfig
 from piza_jax.piza.abstract import abstract_detector
 from piza_jax.piza.detector import PizaConfig, PizaDetector
+from piza_jax.piza.plain import plain_config
 
 EXPORT = "piza.json"  # what an export of our own is recognised by
 MAX_TOKENS = 256  # of releases that carry no configuration
@@ -105,11 +106,6 @@ def _resolve(path: str | os.PathLike[str]) -> Path:
         ) from error
 
 
-def plain(detector: DetectorConfig) -> PizaConfig:
-    """Configuration of a detector without any PIZA part."""
-    return PizaConfig(detector=detector, adapter="none", zoom_projection="none", history=False)
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; PizaError if there is none."""
     try:
@@ -131,7 +127,7 @@ def _from_hugging_face(folder: Path, tokenizer: str | os.PathLike[str] | None) -
     detector = hugging_face.read_config(values, os.fspath(folder / "config.json"))
     found = optional_tokenizer(folder, tokenizer)
     check_tokenizer(detector, found, folder)
-    model = abstract_detector(plain(detector))
+    model = abstract_detector(plain_config(PizaConfig(detector=detector)))
     names = hugging_face.names(detector.shared_box_head, detector.shared_class_head)
     ignored = fill(model, open_weights(folder), names, where=os.fspath(folder))
     settings = folder / "preprocessor_config.json"
@@ -186,7 +182,9 @@ def _from_file(
         method = "piza_adapter_plus" if config.history or config.zoom_projection != "none" else "adapter_plus"
         return dataclasses.replace(under, model=model, origin=kind, method=method, ignored=ignored)
     names = {"mmdet": mmdet.MMDET, "idea": idea.IDEA}[kind]
-    config = plain(idea.infer_config(shapes)) if kind == "idea" else mmdet.infer_config(shapes)
+    config = (
+        plain_config(PizaConfig(detector=idea.infer_config(shapes))) if kind == "idea" else mmdet.infer_config(shapes)
+    )
     found_tokenizer = optional_tokenizer(path.parent, tokenizer)
     check_tokenizer(config.detector, found_tokenizer, path)
     model = abstract_detector(config)

@@ -41,7 +41,11 @@ class Detections(NamedTuple):
 
 
 class GroundingDino(nnx.Module):
-    """Boxes for a sentence. ``encode_text`` once for each sentence, then ``encode`` and ``decode`` for each view."""
+    """Boxes for a sentence. ``encode_text`` once for each sentence, then ``encode`` and ``decode`` for each view.
+
+    ``text_condition`` is a place for a module that makes of the zoom condition [B, D] what is added to all tokens of a
+    sentence [B, C]; it comes after BERT, which the views of one photo share.
+    """
 
     def __init__(self, config: DetectorConfig, *, rngs: nnx.Rngs):
         dtype = jnp.dtype(config.dtype)
@@ -49,6 +53,7 @@ class GroundingDino(nnx.Module):
         self.backbone = Swin(config.swin, dtype=dtype, remat=config.remat, rngs=rngs)
         self.neck = Neck(config, dtype=dtype, rngs=rngs)
         self.bert = Bert(config.bert, dtype=dtype, remat=config.remat, rngs=rngs)
+        self.text_condition: nnx.Module | None = nnx.data(None)
         self.text_projection = linear(config.bert.dim, config.dim, dtype=dtype, rngs=rngs)
         self.level_embedding = nnx.Param(jax.random.normal(rngs.params(), (config.levels, config.dim)))
         self.enhancer = Enhancer(config, dtype=dtype, rngs=rngs)
@@ -88,12 +93,15 @@ class GroundingDino(nnx.Module):
             images: float32 [B, H, W, 3] normalised, zeros outside the content.
             valid_hw: int [B, 2] height and width of the content in the top left corner.
             text: from ``encode_text``.
-            condition: zoom condition [B, D] of the image-side adapters, or None.
+            condition: zoom condition [B, D] of the image-side adapters and of ``text_condition``, or None.
         """
         memory, pyramid = self.flatten(self.features(images), (images.shape[1], images.shape[2]), valid_hw)
+        hidden = text.hidden
+        if self.text_condition is not None and condition is not None:
+            hidden = hidden + self.text_condition(condition)[:, None].astype(hidden.dtype)
         memory, enhanced = self.enhancer(
             memory,
-            self.text_projection(text.hidden),
+            self.text_projection(hidden),
             pyramid,
             text.token_mask,
             text.self_mask,

@@ -43,7 +43,14 @@ class Attention(nnx.Module):
         self.value = linear(features, features, dtype=dtype, rngs=rngs)
         self.out = linear(features, features, dtype=dtype, rngs=rngs)
 
-    def __call__(self, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        mask: jax.Array | None = None,
+        bias: jax.Array | None = None,
+    ) -> jax.Array:
         """Attend.
 
         Args:
@@ -51,6 +58,7 @@ class Attention(nnx.Module):
             key: [B, K, D].
             value: [B, K, D].
             mask: bool broadcastable to [B, heads, Q, K], True = may attend.
+            bias: broadcastable to [B, heads, Q, K], added to the logits.
 
         Returns:
             [B, Q, D].
@@ -60,7 +68,7 @@ class Attention(nnx.Module):
             return x.reshape(*x.shape[:2], self.heads, -1)
 
         out = jax.nn.dot_product_attention(
-            split(self.query(query)), split(self.key(key)), split(self.value(value)), mask=mask
+            split(self.query(query)), split(self.key(key)), split(self.value(value)), bias, mask
         )
         return self.out(out.reshape(*query.shape[:2], -1))
 

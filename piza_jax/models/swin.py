@@ -29,10 +29,14 @@ def _shift_mask(h: int, w: int, window: int, shift: int) -> np.ndarray:
 
 
 class WindowAttention(nnx.Module):
-    """Self-attention within shifted or plain windows, with a learnt bias for each relative place."""
+    """Self-attention within shifted or plain windows, with a learnt bias for each relative place.
+
+    ``prompts`` is a place for a module that gives all windows more keys and values.
+    """
 
     def __init__(self, features: int, heads: int, window: int, shift: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.heads, self.window, self.shift = heads, window, shift
+        self.prompts: nnx.Module | None = nnx.data(None)
         table = nnx.initializers.truncated_normal(0.02)(rngs.params(), ((2 * window - 1) ** 2, heads))
         self.relative_bias = nnx.Param(table)
         self.qkv = linear(features, 3 * features, dtype=dtype, rngs=rngs)
@@ -52,8 +56,11 @@ class WindowAttention(nnx.Module):
         if shift:
             bias = bias + _shift_mask(rows * size, columns * size, size, shift)[:, None]
         bias = jnp.broadcast_to(bias, (rows * columns, *bias.shape[1:]))
+        query, key, value = qkv
+        if self.prompts is not None:
+            key, value, bias = self.prompts(self.qkv, key, value, bias)
         attend = jax.vmap(partial(jax.nn.dot_product_attention, bias=bias.astype(qkv.dtype)))
-        out = attend(qkv[0], qkv[1], qkv[2]).reshape(batch, rows, columns, size, size, features)
+        out = attend(query, key, value).reshape(batch, rows, columns, size, size, features)
         out = self.out(out.transpose(0, 1, 3, 2, 4, 5).reshape(x.shape))
         if shift:
             out = jnp.roll(out, (shift, shift), axis=(1, 2))

@@ -7,18 +7,36 @@ from flax import nnx
 
 from piza_jax.errors import PizaError
 
-_ADAPTERS = (r"/adapter[12]/", True)
+_Rule = tuple[str, bool]
+
+# The parameters that a method adds to the detector; its files in this package make them.
+_ADDED = {
+    "adapter_plus": r"/adapter[12]/",
+    "coop": r"^detector/bert/context/",
+    "lora": r"/lora_[ab]$",
+    "vpt": r"/prompts/",
+}
+_TEXT_CONDITION = r"^detector/text_condition/"
+_PIZA = r"^(zoom_embedding|history)/"
 _NORMS = (r"/\w*norm\w*(/\d+)?/(scale|bias)$", True)
 _GROUP_NORM = (r"/group_norm/", False)
-_PIZA = (r"^(zoom_embedding|history)/", True)
-_BASE = (r"^detector/", False)
+# The plain detector's: of the detector, and added by no method.
+_BASE = rf"^(?!.*({'|'.join((*_ADDED.values(), _TEXT_CONDITION)).replace('^', '')}))detector/"
 
-# The release also trains every LayerNorm ("norm" in the name), which is 96,064 parameters at full size.
-METHODS: dict[str, tuple[tuple[str, bool], ...]] = {
-    "full": ((r"^history/", True), (r"^(detector|zoom_embedding)/", True)),
-    "adapter_plus": ((_PIZA[0], False), _ADAPTERS, _GROUP_NORM, _NORMS, _BASE),
-    "piza_adapter_plus": (_PIZA, _ADAPTERS, _GROUP_NORM, _NORMS, _BASE),
+
+def _rules(adapter: str, zooms: bool) -> tuple[_Rule, ...]:
+    """The added parameters and all LayerNorms train, and with ``zooms`` what PIZA adds; other methods' are not covered.
+
+    The release trains every LayerNorm too ("norm" in the name), which is 96,064 parameters at full size.
+    """
+    condition = ((_TEXT_CONDITION, zooms),) if adapter == "coop" else ()
+    return ((_PIZA, zooms), *condition, (_ADDED[adapter], True), _GROUP_NORM, _NORMS, (_BASE, False))
+
+
+METHODS: dict[str, tuple[_Rule, ...]] = {
     "none": ((r"", False),),
+    "full": ((r"^history/", True), (r"^(detector|zoom_embedding)/", True)),
+    **{f"{prefix}{adapter}": _rules(adapter, bool(prefix)) for adapter in _ADDED for prefix in ("", "piza_")},
 }
 
 
@@ -37,17 +55,44 @@ def is_trainable(method: str, name: str) -> bool:
     for pattern, trainable in METHODS[method]:
         if re.search(pattern, name):
             return trainable
-    raise PizaError(f"no rule of fine-tuning method {method!r} covers the parameter {name}; add one in peft/select.py")
+    raise PizaError(
+        f"no rule of fine-tuning method {method!r} covers the parameter {name}; "
+        "take the method that model.adapter names, or add a rule in peft/select.py"
+    )
+
+
+def is_base(name: str) -> bool:
+    """Whether the plain detector, without any method and without PIZA, has the parameter ``name``."""
+    return re.search(_BASE, name) is not None
+
+
+def belongs_to(method: str, name: str) -> bool:
+    """Whether the parameter ``name`` is part of what ``method`` made of the plain detector.
+
+    These are the parameters that the plain detector does not have, and those of its own that the method trains. The
+    plain detector and they are the whole model.
+
+    Raises:
+        PizaError: as ``is_trainable``.
+    """
+    return is_trainable(method, name) or not is_base(name)
 
 
 def trainable_filter(method: str, model: nnx.Module) -> Callable[[tuple, object], bool]:
     """Filter for ``nnx.split`` that is True for the parameters of ``model`` that ``method`` trains.
 
     Raises:
-        PizaError: if a parameter of the model is covered by no rule.
+        PizaError: if a parameter of the model is covered by no rule, or the model lacks what the method adds.
     """
-    for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param)):
-        is_trainable(method, _name(path))
+    names = [_name(path) for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))]
+    for name in names:
+        is_trainable(method, name)
+    added = _ADDED.get(method.removeprefix("piza_"))
+    if added is not None and not any(re.search(added, name) for name in names):
+        raise PizaError(
+            f"the model has no parameters of fine-tuning method {method!r}; "
+            f"set model.adapter to {method.removeprefix('piza_')!r}, or take another method"
+        )
 
     def predicate(path: tuple, value: object) -> bool:
         kind = getattr(value, "type", type(value))

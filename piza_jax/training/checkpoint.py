@@ -166,7 +166,7 @@ def prepare_workdir(workdir: str | os.PathLike[str], config: ConfigDict) -> list
     workdir = Path(workdir)
     notes = []
     if latest_step(workdir) is not None:
-        changed = configs.differences(configs.flatten(read_config(workdir)), configs.flatten(config))
+        changed = configs.differences(_settings(read_config(workdir)), _settings(config))
         said = {key: f"{key}: {old!r} there, {new!r} now" for key, (old, new) in changed.items()}
         fixed = [text for key, text in said.items() if not key.startswith(FREE_KEYS)]
         if fixed:
@@ -183,6 +183,14 @@ def prepare_workdir(workdir: str | os.PathLike[str], config: ConfigDict) -> list
     except OSError as error:
         raise PizaError(f"cannot write {workdir / CONFIG}: {error}") from error
     return notes
+
+
+def _settings(config: ConfigDict) -> dict[str, Any]:
+    """Flat settings; those of the model that came after a run was started have their defaults."""
+    values = config.to_dict()
+    if "model" in values:
+        values["model"] = config_from_dict(values["model"]).to_dict()
+    return configs.flatten(values)
 
 
 def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
