@@ -130,8 +130,11 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(tensors.Path, "open", refuse)
+    monkeypatch.setattr(tensors.Path, "iterdir", refuse)
     with pytest.raises(PizaError, match=r"a\.safetensors cannot be read \(Permission denied\); check its permissions"):
         open_weights(path)
+    with pytest.raises(PizaError, match=rf"^{tmp_path} cannot be read \(Permission denied\)"):
+        open_weights(tmp_path)
 
 
 def test_a_file_that_changes_while_it_is_read_says_so(tmp_path):
