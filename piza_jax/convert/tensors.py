@@ -42,7 +42,11 @@ def open_weights(path: str | os.PathLike[str]) -> LazyTensors:
         PizaError: the file is absent, unreadable, empty, damaged, of another kind, or a PyTorch file that holds
             objects which only its own code could make.
     """
-    return _open(Path(path).expanduser(), BUDGET)
+    try:
+        return _open(Path(path).expanduser(), BUDGET)
+    except OSError as error:
+        place = error.filename or path
+        raise PizaError(f"{place} cannot be read ({error.strerror}); check its permissions") from error
 
 
 def _open(path: Path, budget: int) -> LazyTensors:
@@ -76,8 +80,6 @@ def _check_start(path: Path) -> None:
             start = file.read(64).lstrip().lower()
     except FileNotFoundError:
         raise PizaError(f"there is no file {path}; check the path") from None
-    except OSError as error:
-        raise PizaError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     if not start:
         raise PizaError(f"{path} is empty; download or copy it again")
     if start.startswith(b"version https://git-lfs"):
