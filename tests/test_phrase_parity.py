@@ -13,8 +13,8 @@ pytestmark = pytest.mark.slow
 
 TEXT = "a cat. the dog's remote control. a half-open door in the street? a traffic light."
 LABELS = ["A cat", " a Remote control ", "the traffic light", "dog"]
-# Landscape, portrait, smaller than the view, 1 : 6, and one that shares the first one's view.
-SIZES = [(240, 320), (400, 300), (70, 90), (60, 360), (300, 400)]
+# Two that are larger and one that is smaller than their common view, a portrait, and a strip of 1 : 6.
+SIZES = [(240, 320), (400, 300), (75, 100), (60, 360), (300, 400)]
 SMALL = Preprocessing(shortest_edge=160, longest_edge=266)
 
 
