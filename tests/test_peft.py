@@ -196,6 +196,17 @@ def test_a_method_with_other_weights_changes_the_output_and_switched_off_it_is_t
         switch_off(model, method, {**original, "detector/bert/embedding_norm/scale": np.ones(3)})
 
 
+@pytest.mark.parametrize("method", ["piza_coop", "piza_lora", "piza_vpt"])
+def test_the_zoom_loop_runs_with_the_method(method):
+    made = form(method)
+    # A reading that is no constant: a zoom of random weights would stay at one progress.
+    result = made.zoom({**made.moved, "history/progress_out/bias": np.full((1,), 0.5, np.float32)})
+    np.testing.assert_array_equal(result.num_steps, [3, 3])
+    assert (np.diff(np.prod(result.crops[..., 2:] - result.crops[..., :2], axis=-1)) < 0).all()
+    assert np.isfinite(result.score).all()
+    np.testing.assert_array_less(0.2, result.progress)
+
+
 # Parts.
 
 
