@@ -13,6 +13,7 @@ from piza_jax.models.params import flatten_state, unflatten_state
 from piza_jax.ops.images import normalise
 from piza_jax.peft import select
 from piza_jax.piza.detector import PizaConfig, PizaDetector, config_from_dict
+from piza_jax.piza.zoom import ZoomConfig, zoom
 from piza_jax.training.config import load_config
 from tests import tiny_detector
 
@@ -111,6 +112,20 @@ class Form:
             return {"boxes": found.boxes, "scores": jax.nn.sigmoid(found.logits), "best": best, "words": text.hidden}
 
         return quick(run, self.moved, np.float32(0.5))
+
+    @cached_property
+    def zoom(self):
+        """Compiled parameters -> the zoom into two photos, for which the text is encoded once."""
+        photos = np.random.default_rng(5).integers(0, 256, (2, 150, 200, 3)).astype(np.uint8)
+        photo_hw = jax.numpy.array([[150, 200], [120, 90]], jax.numpy.int32)
+        config = ZoomConfig(canvas_hw=(64, 64), max_steps=3, stop_threshold=1.0)
+
+        def run(values):
+            model = self.merge(values)
+            text = model.encode_text(BATCH["input_ids"], BATCH["token_mask"])
+            return zoom(model, photos, photo_hw, text, config)
+
+        return quick(run, self.moved)
 
 
 @cache

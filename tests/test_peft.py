@@ -196,6 +196,21 @@ def test_a_method_with_other_weights_changes_the_output_and_switched_off_it_is_t
         switch_off(model, method, {**original, "detector/bert/embedding_norm/scale": np.ones(3)})
 
 
+@pytest.mark.parametrize("method", ["piza_coop", "piza_lora", "piza_vpt"])
+def test_the_zoom_loop_runs_with_the_method(method):
+    made = form(method)
+    early, late = (
+        made.zoom({**made.moved, "history/progress_out/bias": np.full((1,), bias, np.float32)}) for bias in (0.3, 0.8)
+    )
+    for result in (early, late):
+        np.testing.assert_array_equal(result.num_steps, [3, 3])
+        assert np.isfinite(result.score).all()
+        areas = np.prod(result.crops[..., 2:] - result.crops[..., :2], axis=-1)
+        assert (areas[:, 1] < areas[:, 0]).all()
+    np.testing.assert_allclose(late.progress[:, 0] - early.progress[:, 0], 0.5, atol=1e-5)
+    assert np.abs(late.boxes[:, 0] - early.boxes[:, 0]).max() > 1e-3  # the same crop, seen with another progress
+
+
 # Parts.
 
 

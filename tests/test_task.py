@@ -69,7 +69,7 @@ def test_sorec_config_trains_the_papers_parameters():
     ("name", "message"),
     [
         ("piza_sorec.py:backbone=resnet", "backbone='resnet' is none of"),
-        ("piza_sorec.py:peft=lora", "peft='lora' is none of"),
+        ("piza_sorec.py:peft=lorra", "peft='lorra' is none of"),
         ("piza_sorec.py:bakcbone=swin_t", "unknown config argument 'bakcbone'"),
         ("quickstart.py:smoke=maybe", "'smoke' takes a bool"),
     ],
@@ -164,6 +164,20 @@ def test_train_save_and_load(tmp_path):
     (tmp_path / "config.json").write_text(configs.to_json(stored_config))
     with pytest.raises(PizaError, match=r"belongs to another configuration: .*adapter1.* instead of"):
         checkpoint.load_model(tmp_path)
+
+
+def test_a_run_from_before_a_model_setting_goes_on_with_its_default(tmp_path):
+    config = small()
+    checkpoint.prepare_workdir(tmp_path, config)
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    old = json.loads((tmp_path / "config.json").read_text())
+    for name in ("lora_rank", "lora_alpha", "context_tokens", "condition_dim", "visual_prompts"):
+        del old["model"][name]
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    assert checkpoint.prepare_workdir(tmp_path, config) == []
+    config.model.lora_rank = 7
+    with pytest.raises(PizaError, match=r"another configuration \(model.lora_rank: 6 there, 7 now\)"):
+        checkpoint.prepare_workdir(tmp_path, config)
 
 
 def test_load_model_needs_a_trained_workdir(tmp_path):
