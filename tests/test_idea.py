@@ -179,8 +179,8 @@ def test_sizes_are_those_of_transformers_config(hugging_face_folder, idea_file):
     config = hugging_face.read_config(json.loads((hugging_face_folder / "config.json").read_text()), "config.json")
     found = idea.infer_config(open_weights(idea_file).shapes)
     # The original clamps the inverse sigmoid of its refinement at 1e-3, transformers' port at 1e-5.
-    assert found.refine_eps == 1e-3
-    assert dataclasses.replace(found, refine_eps=1e-5) == config
+    assert (found.refine_eps, found.output_eps) == (1e-3, 1e-3)
+    assert dataclasses.replace(found, refine_eps=1e-5, output_eps=1e-5) == config
 
 
 def test_every_parameter_is_the_one_of_the_route_over_transformers(hugging_face_folder, idea_model):
@@ -241,7 +241,7 @@ FULL = [
 @pytest.mark.parametrize(("release", "size", "tensors", "parameters"), FULL, ids=[f"{r}-{s}" for r, s, _, _ in FULL])
 def test_full_sizes_are_read_from_shapes(release, size, tensors, parameters):
     original = release == "idea"
-    wanted = DetectorConfig.preset(size, **(VARIANT | {"refine_eps": 1e-3} if original else {}))
+    wanted = DetectorConfig.preset(size, **(VARIANT | {"refine_eps": 1e-3, "output_eps": 1e-3} if original else {}))
     shapes = check.written_shapes(bare(wanted), idea.IDEA if original else mmdet.MMDET)
     assert (len(shapes), sum(map(math.prod, shapes.values()))) == (tensors, parameters)
     found = idea.infer_config(shapes) if original else mmdet.infer_config(shapes)

@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 from flax import nnx
+from piza_jax.training.params import flatten_state
 
 from piza_jax.peft import select
 from piza_jax.piza.plain import switch_off
 from piza_jax.training import checkpoint, task
-from piza_jax.training.params import flatten_state
 from tests.peft_forms import ROOT, SMALL, form, run_config
 
 METHODS = ("piza_coop", "piza_lora", "piza_vpt")

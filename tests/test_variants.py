@@ -158,6 +158,16 @@ def test_refinement_keeps_boxes_as_small_as_its_clamp_lets_it(refine_eps, least)
     np.testing.assert_allclose(boxes[1][:, 3:], references[:, 3:], rtol=1e-3)
 
 
+def test_output_boxes_have_a_clamp_of_their_own():
+    query, references, *others = decoder_inputs()
+    references[:, :3, 2:] = 1e-4
+    run, state = decoder(output_eps=1e-3)
+    still = {name: value * (not name.startswith("box_heads")) for name, value in flatten_state(state).items()}
+    boxes = jax.jit(run)(unflatten_state(state, still), query, references, *others).boxes
+    np.testing.assert_allclose(boxes[0][:, :3, 2:], 1e-3, rtol=2e-3)
+    np.testing.assert_allclose(boxes[0][:, 3:], references[:, 3:], rtol=1e-3)
+
+
 def test_decoder_in_bfloat16_stays_close_to_float32():
     inputs = decoder_inputs()
     run, state = decoder()

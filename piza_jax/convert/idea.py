@@ -116,6 +116,7 @@ def infer_config(
         shared_box_head=True,
         shared_class_head=True,
         refine_eps=1e-3,
+        output_eps=1e-3,
         denoising_queries=0,
         **labels,
     )

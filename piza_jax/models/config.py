@@ -45,6 +45,7 @@ class DetectorConfig:
         shared_class_head: one class bias for all decoder layers (query selection keeps its own).
         position_temperature: longest wavelength of the image positions.
         refine_eps: clamp of the inverse sigmoid in the decoder's box refinement.
+        output_eps: the same of each layer's output boxes.
         mask_fusion_text: hide padding tokens from the image in the fusion. The released code does not (its mask adds a
             constant), so there a caption's result depends on the longest caption of its batch.
         denoising_queries: number of denoising pairs shared among the targets of a sample; 0 switches denoising off.
@@ -74,6 +75,7 @@ class DetectorConfig:
     shared_class_head: bool = False
     position_temperature: float = 20.0
     refine_eps: float = 1e-3
+    output_eps: float = 1e-5
     mask_fusion_text: bool = True
     denoising_queries: int = 100
     label_noise: float = 0.5

@@ -61,7 +61,7 @@ class Decoder(nnx.Module):
 
     def __init__(self, config: DetectorConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         dim = config.dim
-        self.dim, self.remat, self.refine_eps = dim, config.remat, config.refine_eps
+        self.dim, self.remat, self.refine_eps, self.output_eps = dim, config.remat, config.refine_eps, config.output_eps
         self.layers = nnx.List([DecoderLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.decoder_layers)])
         self.position_head = MLP((2 * dim, dim, dim), dtype=dtype, rngs=rngs)
         self.norm = layer_norm(dim, dtype=dtype, rngs=rngs)
@@ -103,7 +103,7 @@ class Decoder(nnx.Module):
             normed = self.norm(query)
             class_head = self.class_heads[min(index, len(self.class_heads) - 1)]
             logits.append(class_head(normed, text, token_mask))
-            boxes.append(jax.nn.sigmoid(head(normed.astype(jnp.float32)) + inverse_sigmoid(previous)))
+            boxes.append(jax.nn.sigmoid(head(normed.astype(jnp.float32)) + inverse_sigmoid(previous, self.output_eps)))
             # The next layer starts from a detached box, yet its loss also reaches this refinement.
             step = head(query.astype(jnp.float32))
             previous = jax.nn.sigmoid(step + inverse_sigmoid(references, self.refine_eps))
