@@ -111,9 +111,13 @@ def _backdrop(image: Image.Image, scene: Scene, window: Box) -> None:
         image.paste(_grained(street.ground, (size[0], size[1] - top)), (0, top))
     corners = [(street.road_top[0], street.kerb), (street.road_top[1], street.kerb)]
     corners += [(street.road_bottom[1], HEIGHT), (street.road_bottom[0], HEIGHT)]
-    mask = Image.new("L", size, 0)
-    ImageDraw.Draw(mask).polygon([at(*corner) for corner in corners], 255)
-    image.paste(_grained(street.road, size), (0, 0), mask)
+    if floor < size[1]:
+        mask = Image.new("L", (size[0], size[1] - top), 0)
+        points = [(x, y - top) for x, y in (at(*corner) for corner in corners)]
+        ImageDraw.Draw(mask).polygon(points, 255)
+        image.paste(_grained(street.road, mask.size), (0, top), mask)
+        draw.rectangle((0, floor, at(*corners[0])[0], at(0, street.kerb + 26)[1]), shade(street.ground, 112))
+        draw.rectangle((at(*corners[1])[0], floor, size[0], at(0, street.kerb + 26)[1]), shade(street.ground, 112))
     far = [(street.vanish_x - 14, horizon), (street.vanish_x + 14, horizon), corners[1], corners[0]]
     draw.polygon([at(*corner) for corner in far], street.road)
     for part in (0, 100):
@@ -128,15 +132,15 @@ def _backdrop(image: Image.Image, scene: Scene, window: Box) -> None:
 
 def _shadows(image: Image.Image, scene: Scene, window: Box) -> None:
     """A dark spot on the ground under everything that stands there."""
-    dark = Image.new("L", image.size, 0)
-    draw = ImageDraw.Draw(dark)
     for thing in scene.things:
         if thing.kind in BUILDINGS or (thing.kind in SMALL and SMALL[thing.kind].mounted):
             continue
         x0, _, x1, y1 = thing.box
         deep = min((x1 - x0) // 10, 14)
-        draw.ellipse(place((x0 - deep, y1 - deep, x1 + deep, y1 + deep), window, image.size), 90)
-    image.paste((0, 0, 0), (0, 0), dark)
+        box = place((x0 - deep, y1 - deep, x1 + deep, y1 + deep), window, image.size)
+        spot = Image.new("L", (box[2] - box[0] + 1, box[3] - box[1] + 1), 0)
+        ImageDraw.Draw(spot).ellipse((0, 0, spot.width - 1, spot.height - 1), 90)
+        image.paste((0, 0, 0), box[:2], spot)
 
 
 def _line(draw: ImageDraw.ImageDraw, scene: Scene, part: int, top: int, bottom: int, at, colour) -> None:

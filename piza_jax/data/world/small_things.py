@@ -24,6 +24,11 @@ def draw_small(pen: Pen, kind: str, colour: str, detail: str | None) -> None:
     _DRAWINGS[kind](pen, COLOURS[colour], detail)
 
 
+def _darker(colour: Colour) -> Colour:
+    """A shade of a colour for seams; lighter where the colour is nearly black."""
+    return (96, 96, 102) if max(colour) < 60 else (colour[0] * 3 // 4, colour[1] * 3 // 4, colour[2] * 3 // 4)
+
+
 def _cone(pen: Pen, colour: Colour, detail: str | None) -> None:
     pen.rect(0, 0.86, 1, 1, INK)
     pen.body("poly", [(0.4, 0), (0.6, 0), (0.88, 0.87), (0.12, 0.87)], colour, detail)
@@ -32,7 +37,7 @@ def _cone(pen: Pen, colour: Colour, detail: str | None) -> None:
 def _barrel(pen: Pen, colour: Colour, detail: str | None) -> None:
     pen.oval(0, 0.8, 1, 1, colour, outline=True)
     pen.body("rect", [(0, 0.1), (1, 0.92)], colour, detail)
-    pen.oval(0, 0, 1, 0.22, tuple(part * 3 // 4 for part in colour), outline=True)  # type: ignore[arg-type]
+    pen.oval(0, 0, 1, 0.22, _darker(colour), outline=True)
 
 
 def _bin(pen: Pen, colour: Colour, detail: str | None) -> None:
@@ -50,6 +55,9 @@ def _hydrant(pen: Pen, colour: Colour, detail: str | None) -> None:
 
 def _crate(pen: Pen, colour: Colour, detail: str | None) -> None:
     pen.body("rect", [(0, 0), (1, 1)], colour, detail)
+    if detail == "plain":
+        for top in (0.31, 0.65):
+            pen.rect(0.03, top, 0.97, top + 0.04, _darker(colour))
 
 
 def _person(pen: Pen, colour: Colour, detail: str | None) -> None:
