@@ -25,7 +25,7 @@ def make_scene(seed: int, rare: bool = False) -> Scene:
 
 def scale_at(y: int) -> int:
     """Pixels in a metre for a thing that stands at a height y."""
-    return _FAR_SCALE + (_NEAR_SCALE - _FAR_SCALE) * (min(max(y, 760), HEIGHT) - _ROWS[0]) // (_ROWS[-1] - _ROWS[0])
+    return _FAR_SCALE + (_NEAR_SCALE - _FAR_SCALE) * (min(max(y, 860), HEIGHT) - _ROWS[0]) // (_ROWS[-1] - _ROWS[0])
 
 
 class _Builder:
@@ -218,8 +218,8 @@ class _Builder:
             y += height + int(self.rng.integers(6, 20))
 
     def _size(self, kind: str, scale: int) -> tuple[int, int]:
-        """Width and height in pixels: about a square metre of box, within the limits."""
-        wanted = scale * scale * int(self.rng.integers(88, 118)) // 100
+        """Width and height in pixels: a square metre of box or somewhat more, within the limits."""
+        wanted = scale * scale * int(self.rng.integers(100, 134)) // 100
         area, aspect = min(max(wanted, MIN_AREA + 80), MAX_AREA - 120), SMALL[kind].aspect
         height = round((area / aspect) ** 0.5)
         return round(aspect * height), height

@@ -75,7 +75,7 @@ def make_picture(split: Split, number: int) -> Picture:
     rng = np.random.default_rng([seed, 2])  # apart from the scene's own chance
     name = f"{'normal_' if split.normal else ''}{split.name}_{number:06d}.jpg"
     if split.normal:
-        window, size, expressions = _normal(scene, rng, windowed=number % 2 == 1)
+        window, size, expressions = _normal(scene, rng, windowed=number % 3 > 0)
     else:
         window, size, expressions = _WHOLE, (WIDTH, HEIGHT), _small(scene, rng, split.targets)
     return Picture(number, name, scene, window, size, tuple(expressions))
@@ -85,8 +85,20 @@ def _small(scene: Scene, rng: np.random.Generator, targets: str) -> list[Express
     """Expressions about small things of the whole scene, each as likely as any other."""
     speaker = Speaker(scene, rng)
     wanted = {"all": (False, True), "common": (False,), "rare": (True,)}[targets]
-    numbers = [number for number in speaker.index.small if is_rare(scene.things[number]) in wanted]
+    looks = [(thing.kind, thing.colour, thing.detail) for thing in scene.things if not thing.large]
+    numbers = [
+        number
+        for number in speaker.index.small
+        if is_rare(scene.things[number]) in wanted and _has_look_alike(scene.things[number], looks)
+    ]
     return _collect(speaker.small, [numbers[place] for place in rng.permutation(len(numbers))])
+
+
+def _has_look_alike(thing: Thing, looks: list[tuple[str, str, str | None]]) -> bool:
+    """Whether another small thing differs in one attribute or none."""
+    kind, colour, detail = thing.kind, thing.colour, thing.detail
+    # The thing itself is the one that differs in nothing.
+    return sum((kind != other[0]) + (colour != other[1]) + (detail != other[2]) <= 1 for other in looks) > 1
 
 
 def _normal(scene: Scene, rng: np.random.Generator, windowed: bool) -> tuple[Box, tuple[int, int], list[Expression]]:
@@ -107,7 +119,7 @@ def _normal(scene: Scene, rng: np.random.Generator, windowed: bool) -> tuple[Box
 
 def _window(thing: Thing, rng: np.random.Generator) -> Box:
     """A window in which a thing takes 9% to 17% of the side, anywhere but at the very edge."""
-    side = thing.area**0.5 * 100 / int(rng.integers(900, 1700)) * 10
+    side = thing.area**0.5 * 10_000 / int(rng.integers(900, 1700))
     width = min(round(side * 1.155), WIDTH)
     height = width * 3 // 4
     x0, y0, x1, y1 = thing.box
@@ -136,3 +148,14 @@ def _collect(speak, numbers: list[int]) -> list[Expression]:
             if len(found) == MOST_EXPRESSIONS:
                 break
     return found
+
+
+def records_of(task: tuple[Split, int]) -> list[Record]:
+    """Records of picture ``number`` of a split; takes one argument, for pools of processes."""
+    return make_picture(*task).records
+
+
+def photo_of(task: tuple[Split, int]) -> tuple[str, tuple[int, int], bytes]:
+    """File name, width and height, and JPEG of picture ``number`` of a split; for pools of processes."""
+    picture = make_picture(*task)
+    return picture.name, picture.size, picture.jpeg()

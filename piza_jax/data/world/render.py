@@ -116,8 +116,10 @@ def _backdrop(image: Image.Image, scene: Scene, window: Box) -> None:
         points = [(x, y - top) for x, y in (at(*corner) for corner in corners)]
         ImageDraw.Draw(mask).polygon(points, 255)
         image.paste(_grained(street.road, mask.size), (0, top), mask)
-        draw.rectangle((0, floor, at(*corners[0])[0], at(0, street.kerb + 26)[1]), shade(street.ground, 112))
-        draw.rectangle((at(*corners[1])[0], floor, size[0], at(0, street.kerb + 26)[1]), shade(street.ground, 112))
+        edge = at(0, street.kerb + 26)[1]
+        for left, right in ((0, at(*corners[0])[0]), (at(*corners[1])[0], size[0])):
+            if right > left and edge >= floor:
+                draw.rectangle((left, floor, right, edge), shade(street.ground, 112))
     far = [(street.vanish_x - 14, horizon), (street.vanish_x + 14, horizon), corners[1], corners[0]]
     draw.polygon([at(*corner) for corner in far], street.road)
     for part in (0, 100):
