@@ -66,7 +66,7 @@ class Speaker:
         ref = self.anchors.get(target)
         if ref is None:
             return None
-        meanings = [Meaning(hint) for hint in self._hinted(target)]
+        meanings = [Meaning(hint) for hint in ([ref] if ref.kind == "pole" else self._hinted(target))]
         plain = Ref(ref.kind, ref.colour, ordinal=ref.ordinal)
         for anchor, name in self.anchors.items():
             for zone in ("left", "right"):

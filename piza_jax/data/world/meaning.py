@@ -138,10 +138,10 @@ class SceneIndex:
 
 
 def first_in_order(things: tuple[Thing, ...], may: list[int], order: str, strict: list[int]) -> int | None:
-    """The thing that is clearly the first of those that may be meant, if it is strictly one of them."""
+    """The clear first of the things that may be meant, if it is strictly one and not the only strict one."""
     axis, sign = {"leftmost": (0, 1), "rightmost": (0, -1), "highest": (1, 1), "lowest": (1, -1)}[order]
     ranked = sorted(may, key=lambda number: sign * things[number].centre[axis])
-    if len(ranked) < 2 or ranked[0] not in strict:
+    if len(strict) < 2 or ranked[0] not in strict:
         return None
     lead = sign * (things[ranked[1]].centre[axis] - things[ranked[0]].centre[axis])
     return ranked[0] if lead >= ORDER_MARGIN else None
