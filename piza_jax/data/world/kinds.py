@@ -16,13 +16,13 @@ COLOURS: dict[str, Colour] = {
 }
 # Walls are paler than things, so that a thing stands out on a wall of the same name.
 WALLS: dict[str, Colour] = {
-    "red": (186, 96, 84),
-    "yellow": (226, 200, 128),
-    "green": (134, 172, 138),
-    "blue": (126, 158, 204),
-    "white": (226, 226, 220),
-    "grey": (138, 140, 146),
-    "pink": (228, 168, 178),
+    "red": (190, 84, 70),
+    "yellow": (232, 202, 112),
+    "green": (104, 178, 112),
+    "blue": (104, 148, 212),
+    "white": (232, 232, 226),
+    "grey": (128, 128, 134),
+    "pink": (240, 160, 184),
 }
 INK: Colour = (38, 38, 42)
 
