@@ -104,10 +104,16 @@ def test_a_build_may_name_its_splits_and_photos_built_apart_are_noticed(tmp_path
     with pytest.raises(PizaError, match="give numbers above 0 for splits of train, val"):
         build(tmp_path, variants=("normal",), scenes={"test": 3})
     apart = tmp_path / "apart"
-    tfds_sorec.SorecMini(config="normal", data_dir=str(apart), scenes={"val": 5}).download_and_prepare()
-    tfds_sorec.SorecMini(config="normal_photos", data_dir=str(apart), scenes={"val": 2}).download_and_prepare()
-    with pytest.raises(PizaError, match="name photo 4 and there are 2: they were built apart"):
-        tfds_sorec.open_split(apart, "val", dataset="sorec_mini_normal")
+    tfds_sorec.SorecMini(config="normal", data_dir=str(apart), scenes={"train": 2, "val": 2}).download_and_prepare()
+    photos = tfds_sorec.SorecMini(config="normal_photos", data_dir=str(apart), scenes={"train": 1, "val": 2})
+    photos.download_and_prepare()
+    assert tfds_sorec.open_split(apart, "train", dataset="sorec_mini_normal")[0]["name"] == "normal_train_000000.jpg"
+    val = tfds_sorec.open_split(apart, "val", dataset="sorec_mini_normal")
+    for index, number in ((0, 2), (len(val) - 1, 3)):
+        with pytest.raises(
+            PizaError, match=f"photo {number} of .* is not normal_val_00000{number - 2}.jpg: .* built apart"
+        ):
+            val[index]
 
 
 def test_missing_things_are_named(built, tmp_path):

@@ -31,15 +31,10 @@ class JoinedSource:
         if dataset not in _DATASETS:
             raise PizaError(f"there is no data set {dataset!r}, only {', '.join(_DATASETS)}")
         raw = {"image": tfds.decode.SkipDecoding()}
-        _, _, expressions, photos, command = _DATASETS[dataset]
+        _, _, expressions, photos, _ = _DATASETS[dataset]
         self._expressions = self._open(expressions, split, None)
         self._photos = self._open(photos, "photos", raw)
         self.photo_index = np.array([int(item["photo"]) for item in self._expressions], np.int64)
-        if len(self.photo_index) and int(self.photo_index.max()) >= len(self._photos):
-            raise PizaError(
-                f"the expressions of {dataset} under {data_dir} name photo {int(self.photo_index.max())} and there are "
-                f"{len(self._photos)}: they were built apart; remove both and build them with python -m {command}"
-            )
 
     def _open(self, config: str, split: str, decoders: Mapping[str, Any] | None) -> Any:
         title, kind, _, _, command = _DATASETS[self.dataset]
@@ -60,12 +55,22 @@ class JoinedSource:
         return len(self.photo_index)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Expression number ``index`` with the stored bytes of its photo."""
+        """Expression number ``index`` with the stored bytes of its photo.
+
+        Raises:
+            PizaError: if the photo is another's, because expressions and photos were built apart.
+        """
         item = self._expressions[int(index)]
-        photo = self._photos[int(item["photo"])]
+        name, number = _text(item["name"]), int(item["photo"])
+        photo = self._photos[number] if number < len(self._photos) else None
+        if photo is None or _text(photo["name"]) != name:
+            raise PizaError(
+                f"photo {number} of {self.dataset} under {self.data_dir} is not {name}: expressions and photos were "
+                f"built apart; remove both and build them with python -m {_DATASETS[self.dataset][-1]}"
+            )
         return {
             "image": bytes(photo["image"]),
-            "name": _text(item["name"]),
+            "name": name,
             "id": int(item["id"]),
             "expression": _text(item["expression"]),
             "box_xyxy": np.asarray(item["box_xyxy"], np.float32),

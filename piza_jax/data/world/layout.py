@@ -109,7 +109,8 @@ class _Builder:
             left += width + int(rng.integers(8, 46))
 
     def _poles(self, street: Street) -> list[Thing]:
-        rng, found = self.rng, []
+        rng = self.rng
+        found: list[Thing] = []
         wanted = int(rng.integers(3, 6))
         for _ in range(60):
             x, y = int(rng.integers(70, WIDTH - 70)), int(rng.integers(street.kerb + 110, 1330))
