@@ -210,7 +210,7 @@ def _placed(thing, zone, anchors) -> bool:
         return a0 <= x <= a1 and 15 <= y1 - b1 <= 145
     if zone == "pole":
         return abs(x - (a0 + a1) / 2) <= 50 and b0 < y < b1 - 60
-    return abs(x - (a0 + a1) / 2) <= 200 and abs(y1 - b1) <= 75
+    return abs(x - (a0 + a1) / 2) <= 185 and abs(y1 - b1) <= 75
 
 
 def _beside(box, side, other) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from piza_jax.data.world.pictures import make_picture
+from piza_jax.data.world.pictures import make_picture, photo_of
 from piza_jax.data.world.splits import find_split
 from piza_jax.errors import PizaError
 
@@ -53,4 +53,4 @@ class MiniSource:
 
 @lru_cache(maxsize=8)
 def _jpeg(split: str, normal: bool, number: int) -> bytes:
-    return make_picture(find_split(split, normal), number).jpeg()
+    return photo_of((find_split(split, normal), number))[-1]

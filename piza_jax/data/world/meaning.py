@@ -192,7 +192,7 @@ def in_zone(thing: Thing, zone: str, anchor: Thing, loose: bool) -> bool:
     off = abs(middle - (a0 + a1) / 2)
     if zone == "pole":
         return off <= (70 if loose else 36) and b0 <= y0 and y1 <= b1 - (40 if loose else 80)
-    return off <= (230 if loose else 170) and abs(y1 - b1) <= (100 if loose else 50)
+    return off <= (230 if loose else 140) and abs(y1 - b1) <= (100 if loose else 50)
 
 
 def is_beside(thing: Thing, side: str, other: Thing, loose: bool) -> bool:

@@ -64,8 +64,13 @@ class Picture:
         return buffer.getvalue()
 
 
-def make_picture(split: Split, number: int) -> Picture:
+def make_picture(split: Split, number: int, speak: bool = True) -> Picture:
     """Picture ``number`` of a split.
+
+    Args:
+        split: as splits.find_split gives it.
+        number: 0 or more.
+        speak: look for expressions; False may leave them out, where the picture does not depend on them.
 
     Raises:
         PizaError: if the split has no picture of that number.
@@ -77,7 +82,8 @@ def make_picture(split: Split, number: int) -> Picture:
     if split.normal:
         window, size, expressions = _normal(scene, rng, windowed=number % 3 > 0)
     else:
-        window, size, expressions = _WHOLE, (WIDTH, HEIGHT), _small(scene, rng, split.targets)
+        window, size = _WHOLE, (WIDTH, HEIGHT)
+        expressions = _small(scene, rng, split.targets) if speak else []
     return Picture(number, name, scene, window, size, tuple(expressions))
 
 
@@ -157,5 +163,5 @@ def records_of(task: tuple[Split, int]) -> list[Record]:
 
 def photo_of(task: tuple[Split, int]) -> tuple[str, tuple[int, int], bytes]:
     """File name, width and height, and JPEG of picture ``number`` of a split; for pools of processes."""
-    picture = make_picture(*task)
+    picture = make_picture(*task, speak=False)
     return picture.name, picture.size, picture.jpeg()
