@@ -245,6 +245,26 @@ def test_targets_are_drawn_evenly_from_all_that_stands_there(pictures):
     assert across.max() < 0.19
 
 
+def test_words_alone_do_not_tell_the_place(pictures):
+    # The best guess from what is said of the place: the middle of all training targets of which the same is said.
+    def said(expression):
+        anchors = [(ref.kind, ref.half, ref.depth, ref.ordinal) for ref in expression.meaning.anchors]
+        return expression.meaning.zone, expression.meaning.order, *anchors
+
+    known: dict[tuple, list[tuple[float, float]]] = {}
+    for picture in pictures["train_s"] + pictures["train_l"]:
+        for expression in picture.expressions:
+            place_of = picture.scene.things[expression.target].centre
+            known.setdefault(said(expression), []).append(place_of)
+    off = []
+    for picture in pictures["val"]:
+        for expression in picture.expressions:
+            guess = np.median(known.get(said(expression), [(WIDTH / 2, HEIGHT / 2)]), axis=0)
+            off.append(np.abs(guess - picture.scene.things[expression.target].centre).max())
+    assert np.mean(np.array(off) < 12) < 0.02  # on the target
+    assert np.mean(np.array(off) < 185) < 0.4  # in the same zoom crop, about 370 px wide
+
+
 def test_rare_kinds_are_the_targets_of_test_b_and_seldom_seen_in_training(pictures):
     rare = {
         split: np.mean([SMALL[p.scene.things[e.target].kind].rare for p in found for e in p.expressions])

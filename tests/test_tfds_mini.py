@@ -44,6 +44,8 @@ def _sources(data: Path):
 def test_built_records_are_those_drawn_on_the_fly(built):
     for stored, drawn in _sources(built):
         assert len(stored) == len(drawn)
+        assert stored.expressions() == drawn.expressions()
+        assert stored.expressions()[-1] == stored[len(stored) - 1]["expression"]
         for index in (0, len(drawn) // 2, len(drawn) - 1):
             one, other = stored[index], drawn[index]
             assert set(one) == set(other) == {"image", "name", "id", "expression", "box_xyxy"}
@@ -143,7 +145,7 @@ def test_sources_travel_to_worker_processes(built):
 
 def test_sources_feed_the_training_pipeline(built):
     for source in next(_sources(built)):
-        tokenizer = Tokenizer.train([source[index]["expression"] for index in range(len(source))], 400)
+        tokenizer = Tokenizer.train(source.expressions(), 400)
         config = SampleConfig(canvas_hw=(64, 64), max_tokens=64)
         batch = next(iter(train_batches(source, tokenizer, config, batch_size=2, seed=0)))
         assert batch["image"].shape == (2, 64, 64, 3)

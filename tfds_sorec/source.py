@@ -54,6 +54,10 @@ class JoinedSource:
         """Number of expressions."""
         return len(self.photo_index)
 
+    def expressions(self) -> list[str]:
+        """All expressions, in order, without reading a photo: for training a tokenizer."""
+        return [_text(item["expression"]) for item in self._expressions]
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Expression number ``index`` with the stored bytes of its photo.
 

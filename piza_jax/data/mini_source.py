@@ -39,6 +39,10 @@ class MiniSource:
         """Number of expressions."""
         return len(self.records)
 
+    def expressions(self) -> list[str]:
+        """All expressions, in order, without drawing anything: for training a tokenizer."""
+        return [record.expression for _, record in self.records]
+
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         """Expression number ``index`` with the JPEG of its picture."""
         number, record = self.records[int(index)]
