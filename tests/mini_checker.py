@@ -62,7 +62,7 @@ ZONES = {
     "on the wall of": "wall",
     "on the front of": "wall",
     "in front of": "front",
-    "before the front of": "front",
+    "just in front of": "front",
     "at the foot of": "foot",
     "at the base of": "foot",
     "close to the foot of": "foot",

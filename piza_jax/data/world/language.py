@@ -33,7 +33,7 @@ _ZONES = {
     "right": ("to the right of", "right of", "on the right side of"),
     "between": ("between",),
     "wall": ("on the wall of", "on the front of", "mounted on"),
-    "front": ("in front of", "before the front of"),
+    "front": ("in front of", "just in front of"),
     "pole": ("on", "mounted on", "attached to"),
     "foot": ("at the foot of", "at the base of", "close to the foot of"),
 }
@@ -111,12 +111,8 @@ def _zone_ways(meaning: Meaning, target: str, extra: str, rng: np.random.Generat
     if extra:
         ways.append(f"the {target}{space} and {zone} {anchor}")
     if len(names) == 1 and meaning.zone in ("left", "right", "front") and meaning.anchors[0].ordinal is None:
-        ways.append(f"there is {with_article(names[0])}, and {_of_it(zone)} {verb} the {target}{space}")
+        ways.append(f"there is {with_article(names[0])}, and {zone} it {verb} the {target}{space}")
     return ways
-
-
-def _of_it(zone: str) -> str:
-    return "in front of it" if zone == "before the front of" else f"{zone} it"
 
 
 def _choose(choices: tuple[str, ...], rng: np.random.Generator) -> str:

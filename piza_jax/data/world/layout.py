@@ -199,7 +199,7 @@ class _Builder:
         middle = top + height * (wall.band[0] + wall.band[1]) // 2000
         x = max(left, 0) + int(self.rng.integers(16, max((right - left) // 3, 17)))
         for name in self.palette.group(self.rng, int(self.rng.integers(2, 5)), mounted=True):
-            width, tall = self._size(name[0], 31)
+            width, tall = self._size(name[0], 34)
             if x + width > min(right, WIDTH) - 14:
                 break
             y = middle - tall // 2 + int(self.rng.integers(-5, 6))
@@ -219,8 +219,8 @@ class _Builder:
             y += height + int(self.rng.integers(6, 20))
 
     def _size(self, kind: str, scale: int) -> tuple[int, int]:
-        """Width and height in pixels: a square metre of box or somewhat more, within the limits."""
-        wanted = scale * scale * int(self.rng.integers(100, 134)) // 100
+        """Width and height in pixels: somewhat more than a square metre of box, within the limits."""
+        wanted = scale * scale * int(self.rng.integers(110, 146)) // 100
         area, aspect = min(max(wanted, MIN_AREA + 80), MAX_AREA - 120), SMALL[kind].aspect
         height = round((area / aspect) ** 0.5)
         return round(aspect * height), height
