@@ -7,14 +7,14 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from piza_jax.data.world.groups import make_palette
-from piza_jax.data.world.kinds import COLOURS, GROUND_KINDS, MOUNTED_KINDS, SMALL, VEHICLES, WALLS
+from piza_jax.data.world.kinds import BUILDINGS, COLOURS, GROUND_KINDS, MOUNTED_KINDS, SMALL, VEHICLES, WALLS
 from piza_jax.data.world.layout import make_scene
 from piza_jax.data.world.pictures import NORMAL_SIDES, make_picture
 from piza_jax.data.world.render import draw_thing, place, render
@@ -181,16 +181,12 @@ def test_a_picture_shows_its_target_where_the_box_says():
             target = picture.scene.things[expression.target]
             box = place(target.box, picture.window, picture.size)
             assert tuple(map(int, record.box_xyxy)) == box
-            colour = next(
-                name
-                for name in (*COLOURS, *WALLS)
-                if name != target.colour and (name in COLOURS) == (target.kind not in ("house", "tower"))
-            )
-            if target.kind in ("pole", "light"):
+            if target.kind in ("pole", "light"):  # not to be had in any colour
                 continue
-            scene = picture.scene
-            things = tuple(t if t is not target else Thing(**{**asdict(t), "colour": colour}) for t in scene.things)
-            other = render(type(scene)(scene.seed, scene.street, things), picture.window, picture.size)
+            names = WALLS if target.kind in BUILDINGS else COLOURS
+            repainted = replace(target, colour=next(name for name in names if name != target.colour))
+            things = tuple(repainted if thing is target else thing for thing in picture.scene.things)
+            other = render(replace(picture.scene, things=things), picture.window, picture.size)
             changed = (np.asarray(other, np.int16) != whole).any(axis=2)
             rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
             assert len(rows), record

@@ -1,5 +1,7 @@
 """From a seed to a scene: streets, buildings, poles and vehicles, with groups of small look-alikes about them."""
 
+import math
+
 import numpy as np
 
 from piza_jax.data.world.groups import Palette, make_palette
@@ -222,7 +224,7 @@ class _Builder:
         """Width and height in pixels: somewhat more than a square metre of box, within the limits."""
         wanted = scale * scale * int(self.rng.integers(110, 146)) // 100
         area, aspect = min(max(wanted, MIN_AREA + 80), MAX_AREA - 120), SMALL[kind].aspect
-        height = round((area / aspect) ** 0.5)
+        height = round(math.sqrt(area / aspect))
         return round(aspect * height), height
 
     def _add_small(self, name: tuple[str, str, str | None], box: Box, on: Thing | None = None) -> bool:

@@ -1,6 +1,7 @@
 """The pictures of a split: a scene or a window of one, the expressions about it, and their boxes."""
 
 import io
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,7 +126,7 @@ def _normal(scene: Scene, rng: np.random.Generator, windowed: bool) -> tuple[Box
 
 def _window(thing: Thing, rng: np.random.Generator) -> Box:
     """A window in which a thing takes 9% to 17% of the side, anywhere but at the very edge."""
-    side = thing.area**0.5 * 10_000 / int(rng.integers(900, 1700))
+    side = math.sqrt(thing.area) * 10_000 / int(rng.integers(900, 1700))
     width = min(round(side * 1.155), WIDTH)
     height = width * 3 // 4
     x0, y0, x1, y1 = thing.box
