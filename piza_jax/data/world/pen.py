@@ -4,12 +4,20 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from piza_jax.data.world.kinds import INK, Colour
+from piza_jax.data.world.kinds import COLOURS, INK, Colour
+
+_WHITE: Colour = (246, 246, 246)
+_GREY: Colour = (140, 142, 150)
 
 
 def contrast(colour: Colour) -> Colour:
-    """The colour of stripes and dots on a thing of a colour."""
-    return INK if colour[0] + colour[1] + colour[2] > 480 else (246, 246, 246)
+    """The colour of stripes and dots on a thing of a colour.
+
+    Grey on white and on black, or white stripes on black would pass for black stripes on white.
+    """
+    if colour in (COLOURS["white"], COLOURS["black"]):
+        return _GREY
+    return INK if sum(colour) > 480 else _WHITE
 
 
 class Pen:
