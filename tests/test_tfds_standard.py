@@ -1,4 +1,10 @@
-"""TFDS's own test of a builder, on the dummy data. It needs TensorFlow: install the extra `tensorflow` to run it."""
+"""TFDS's own test of the builders, on dummy data and a few drawn scenes.
+
+It needs TensorFlow: install the extra `tensorflow` to run it.
+"""
+
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -34,4 +40,39 @@ class PhotosTest(_StandardTest):
     SPLITS = {"photos": 5}  # noqa: RUF012
 
 
-del _StandardTest  # or it would be collected as a test without a configuration
+class _MiniTest(_StandardTest):
+    """Drawn, so there is no dummy data: a scene or two of each split."""
+
+    DATASET_CLASS = tfds_sorec.SorecMini
+    EXAMPLE_DIR = Path(tfds_sorec.__file__).parent / "sorec_mini"
+    SCENES: ClassVar[dict[str, int]] = {"train_s": 1, "train_l": 2, "val": 1, "test_a": 1, "test_b": 1}
+
+    def _make_builder(self, config=None):
+        config = config or self.BUILDER_CONFIG_NAMES_TO_TEST[0]
+        options = {"config": config, "version": self.VERSION, "file_format": "tfrecord", "scenes": self.SCENES}
+        return self.dataset_class(data_dir=self.tmp_dir, workers=1, **options)
+
+
+class MiniTest(_MiniTest):
+    """Expressions for small things."""
+
+    BUILDER_CONFIG_NAMES_TO_TEST = ("small",)
+    SPLITS = {"train_s": 10, "train_l": 20, "val": 10, "test_a": 10, "test_b": 10}  # noqa: RUF012
+
+
+class MiniPhotosTest(_MiniTest):
+    """Scenes of small things."""
+
+    BUILDER_CONFIG_NAMES_TO_TEST = ("small_photos",)
+    SPLITS = {"photos": 6}  # noqa: RUF012
+
+
+class NormalMiniPhotosTest(_MiniTest):
+    """Pictures of the normal variant."""
+
+    BUILDER_CONFIG_NAMES_TO_TEST = ("normal_photos",)
+    SCENES = {"train": 4, "val": 2}  # noqa: RUF012
+    SPLITS = {"photos": 6}  # noqa: RUF012
+
+
+del _StandardTest, _MiniTest  # or it would be collected as a test without a configuration

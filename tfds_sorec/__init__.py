@@ -1,6 +1,7 @@
-"""SOREC as a TFDS data set; importing this registers the builder, with no TensorFlow needed."""
+"""SOREC and SOREC-mini as TFDS data sets; importing this registers the builders, with no TensorFlow needed."""
 
 from tfds_sorec.sorec.sorec_dataset_builder import Sorec
+from tfds_sorec.sorec_mini.sorec_mini_dataset_builder import SorecMini
 from tfds_sorec.source import open_split
 
-__all__ = ["Sorec", "open_split"]
+__all__ = ["Sorec", "SorecMini", "open_split"]

@@ -1,0 +1,60 @@
+"""SOREC-mini drawn as it is asked for: records by index with nothing built or stored."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from piza_jax.data.world.pictures import make_picture, photo_of
+from piza_jax.data.world.splits import find_split
+from piza_jax.errors import PizaError
+
+
+class MiniSource:
+    """Records of the first scenes of a split, as data/pipeline.py takes them; the same as those of a built data set.
+
+    Each picture is drawn when one of its records is asked for (about a tenth of a second); the last few are kept.
+    """
+
+    def __init__(self, split: str, num_scenes: int, normal: bool = False):
+        """Find the expressions of the scenes, which takes a hundredth of a second for each.
+
+        Args:
+            split: "train_s", "train_l", "val", "test_a" or "test_b"; "train" or "val" of the normal variant.
+            num_scenes: how many scenes, from the first.
+            normal: the variant with targets of ordinary size.
+
+        Raises:
+            PizaError: for an unknown split, or a number of scenes that it does not have.
+        """
+        if num_scenes < 1:
+            raise PizaError(f"num_scenes is {num_scenes}; it must be at least 1")
+        self.split, self.normal = find_split(split, normal), normal
+        self.split.seed(num_scenes - 1)
+        pictures = (make_picture(self.split, number) for number in range(num_scenes))
+        self.records = [(picture.number, record) for picture in pictures for record in picture.records]
+
+    def __len__(self) -> int:
+        """Number of expressions."""
+        return len(self.records)
+
+    def expressions(self) -> list[str]:
+        """All expressions, in order, without drawing anything: for training a tokenizer."""
+        return [record.expression for _, record in self.records]
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        """Expression number ``index`` with the JPEG of its picture."""
+        number, record = self.records[int(index)]
+        return {
+            "image": _jpeg(self.split.name, self.normal, number),
+            "name": record.image,
+            "id": record.id,
+            "expression": record.expression,
+            "box_xyxy": np.array(record.box_xyxy, np.float32),
+        }
+
+
+@lru_cache(maxsize=8)
+def _jpeg(split: str, normal: bool, number: int) -> bytes:
+    return photo_of((find_split(split, normal), number))[-1]

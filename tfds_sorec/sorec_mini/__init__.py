@@ -1,0 +1,1 @@
+"""The SOREC-mini builder."""
