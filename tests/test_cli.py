@@ -70,6 +70,38 @@ def test_training_free_ground_takes_another_way(trained, photo, capsys):
     assert free["steps"][0]["box"] != list(trained_way.steps[0].box)  # no zoom embedding
 
 
+def test_single_pass_looks_once_at_the_whole_photo(trained, photo, tmp_path, capsys):
+    common = ["--checkpoint", str(trained), "--single_pass", "--json"]
+    assert main(["ground", str(photo), WORDS, *common, "--save", str(tmp_path / "look.png")]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    found = piza_jax.load(trained, single_pass=True).ground(photo, WORDS)
+    assert len(printed["steps"]) == len(found.steps) == 1
+    assert printed["steps"][0]["crop"] == [0, 0, 320, 240]
+    np.testing.assert_allclose(printed["box"], found.box, atol=1e-3)
+    assert (tmp_path / "look.png").is_file()
+    assert main(["evaluate", "--num_records", "3", *common]) == 0
+    assert json.loads(capsys.readouterr().out)["scenes"]["all"]["mean_steps"] == 1
+
+
+def test_detect_prints_and_draws_every_box(trained, photo, tmp_path, capsys):
+    picture = tmp_path / "boxes.png"
+    common = ["detect", str(photo), "A red car. A traffic light", "--checkpoint", str(trained)]
+    common += ["--box_threshold", "0", "--text_threshold", "0", "--max_detections", "3"]
+    assert main([*common, "--save", str(picture)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith("box (x0 y0 x1 y1 px): ") for line in lines[:3])
+    assert lines[3] == "3 boxes above 0"
+    assert Image.open(picture).size == (320, 240)
+    assert np.abs(np.asarray(Image.open(picture)).astype(int) - np.asarray(Image.open(photo))).max() > 50
+    assert main([*common, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["text"] == "A red car. A traffic light."
+    found = piza_jax.load(trained).detect(photo, printed["text"], box_threshold=0, text_threshold=0, max_detections=3)
+    assert [one["label"] for one in printed["detections"]] == list(found.labels)
+    np.testing.assert_allclose([one["box"] for one in printed["detections"]], found.boxes, atol=1e-3)
+
+
 def test_evaluate_writes_what_it_prints(trained, tmp_path, capsys):
     out, strips = tmp_path / "result.json", tmp_path / "a" / "strips"
     arguments = ["evaluate", "--checkpoint", str(trained), "--num_records", "3", "--output", str(out)]
@@ -127,6 +159,12 @@ def test_bad_options(trained, photo, tmp_path, capsys):
     assert "must end in one of" in refusal(capsys, *start, trained, "--save=strip.txt")
     assert "there is no folder" in refusal(capsys, *start, trained, f"--save={tmp_path}/no/strip.png")
     assert "unknown argument '--zoom'" in refusal(capsys, *start, trained, "--zoom")
+    assert "choose one" in refusal(capsys, *start, trained, "--single_pass", "--training_free")
+    start = ["detect", photo, WORDS, "--checkpoint", trained]
+    assert "box_threshold is 3.0" in refusal(capsys, *start, "--box_threshold=3")
+    assert "max_detections is 0" in refusal(capsys, *start, "--max_detections=0")
+    assert "must end in one of" in refusal(capsys, *start, "--save=boxes.txt")
+    assert "unknown argument '--max_steps=3'" in refusal(capsys, *start, "--max_steps=3")
     start = ["evaluate", "--checkpoint", trained]
     assert "--annotations needs --images" in refusal(capsys, *start, "--annotations=a.json")
     assert "give either" in refusal(capsys, *start, "--annotations=a", "--images=b", "--split=val")
