@@ -51,7 +51,10 @@ def base(model: PizaConfig) -> ConfigDict:
             "pretrained": "",
             "model": model.to_dict(),
             "data": {
-                "kind": "tfds",  # "tfds": data_dir, split; "files": annotations, images; "scenes": drawn
+                # "tfds": data_dir, dataset, split; "files": annotations, images; "mini": SOREC-mini drawn as it is read
+                # (dataset, split, num_photos scenes); "scenes": a few simple ones.
+                "kind": "tfds",
+                "dataset": "sorec",  # or "sorec_mini", "sorec_mini_normal"
                 "data_dir": "",
                 "split": "train_s",
                 "annotations": "",

@@ -118,6 +118,7 @@ def test_tokenizer_that_must_be_given(tmp_path):
 
     with pytest.raises(PizaError, match=r"give --config.data.tokenizer=DIR"):
         task.open_tokenizer(small(), Large(), tmp_path)
+    (tmp_path / "weights.safetensors").write_bytes(b"")
     config = small(f"pretrained={tmp_path}/weights.safetensors")
     with pytest.raises(PizaError, match=r"give --config.data.tokenizer=DIR"):
         task.open_tokenizer(config, task.open_source(config), tmp_path)
@@ -188,7 +189,20 @@ def test_load_model_needs_a_trained_workdir(tmp_path):
         checkpoint.load_model(tmp_path)
 
 
+def test_sorec_mini_is_a_source_with_words_of_its_own(tmp_path):
+    config = small("data.kind=mini", "data.dataset=sorec_mini_normal", "data.split=train", "data.num_photos=3")
+    source = task.open_source(config)
+    assert len(source) > 3
+    tokenizer = task.open_tokenizer(config, source, tmp_path)
+    assert "[UNK]" not in tokenizer.tokens(source[0]["expression"])
+    small_targets = task.open_source(small("data.kind=mini", "data.split=val", "data.num_photos=1"))
+    x0, y0, x1, y1 = small_targets[0]["box_xyxy"]
+    assert (x1 - x0) * (y1 - y0) < 0.001 * 2048 * 1536
+    with pytest.raises(PizaError, match=r"needs --config.data.split="):
+        task.open_source(small("data.kind=mini", "data.split="))
+
+
 def test_pretrained_file_that_cannot_be_read(tmp_path):
     (tmp_path / "weights.safetensors").write_bytes(b"nothing")
-    with pytest.raises(PizaError, match="cannot read pretrained="):
+    with pytest.raises(PizaError, match=r"weights\.safetensors is damaged or no safetensors file"):
         task.pretrained_parameters(str(tmp_path / "weights.safetensors"), tiny_detector.model_config(), {})

@@ -76,7 +76,7 @@ def load_source(
         PizaError: nothing there, an unknown format, damaged files, tensors left over on either side, an adapter without
             its base or on another one.
     """
-    place = _resolve(path)
+    place = resolve(path)
     if place.is_dir():
         if (place / EXPORT).is_file():
             from piza_jax.convert.export import read_export
@@ -86,7 +86,7 @@ def load_source(
     return _from_file(place, base, tokenizer)
 
 
-def _resolve(path: str | os.PathLike[str]) -> Path:
+def resolve(path: str | os.PathLike[str]) -> Path:
     """A path as it is, or the local copy of a hub name such as "IDEA-Research/grounding-dino-tiny"."""
     place, name = Path(path), os.fspath(path)
     if place.exists():

@@ -13,13 +13,15 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from piza_jax.convert.export import check_same_detector
-from piza_jax.convert.load import load_source
+from piza_jax.convert.load import load_source, resolve
+from piza_jax.data.mini_source import MiniSource
 from piza_jax.data.pipeline import Source, train_batches
 from piza_jax.data.records import RecordSource, read_annotations
 from piza_jax.data.samples import SampleConfig
 from piza_jax.data.scenes import draw_scene
 from piza_jax.data.search import SearchConfig
 from piza_jax.data.tokenize import Tokenizer
+from piza_jax.data.tokenizer_files import find_tokenizer
 from piza_jax.errors import PizaError
 from piza_jax.evaluation.evaluate import measure, predictions
 from piza_jax.evaluation.metrics import ALL, summarise
@@ -37,7 +39,11 @@ from piza_jax.training.reporting import is_first
 
 TOKENIZER = "tokenizer.json"
 TRAINED_TOKENIZER_RECORDS = 5000  # above it, reading every record and photo only for its words would take too long
-KINDS = ("tfds", "files", "scenes")
+_GIVE_TOKENIZER = (
+    "give --config.data.tokenizer=DIR, the folder with tokenizer.json or vocab.txt of the text backbone "
+    "(bert-base-uncased for released weights)"
+)
+KINDS = ("tfds", "files", "mini", "scenes")
 
 Evaluate = Callable[[PizaDetector, int], Mapping[str, float]]
 
@@ -140,16 +146,18 @@ def open_source(config: ConfigDict) -> Source:
     data = config.data
     if data.kind not in KINDS:
         raise PizaError(f"data.kind={data.kind!r} is none of {', '.join(KINDS)}")
-    needed = {"tfds": ("data_dir", "split"), "files": ("annotations", "images"), "scenes": ()}[data.kind]
+    needed = {"tfds": ("data_dir", "split"), "files": ("annotations", "images"), "mini": ("split",)}.get(data.kind, ())
     absent = [f"--config.data.{name}=..." for name in needed if not data[name]]
     if absent:
         raise PizaError(f"data.kind={data.kind!r} needs {' and '.join(absent)}")
     if data.kind == "tfds":
         import tfds_sorec  # takes seconds to import
 
-        return tfds_sorec.open_split(data.data_dir, data.split)
+        return tfds_sorec.open_split(data.data_dir, data.split, data.get("dataset", "sorec"))
     if data.kind == "files":
         return RecordSource(read_annotations(data.annotations), data.images)
+    if data.kind == "mini":
+        return MiniSource(data.split, data.num_photos, normal=data.dataset == "sorec_mini_normal")
     return SceneSource(data.num_photos, config.seed, tuple(data.photo_wh), data.num_objects)
 
 
@@ -193,17 +201,22 @@ def open_tokenizer(config: ConfigDict, source: Source, workdir: Path) -> Tokeniz
     stored = workdir / TOKENIZER
     if checkpoint.latest_step(workdir) is not None and stored.exists():
         return Tokenizer.from_file(stored)
-    given = config.data.tokenizer or (config.pretrained if (Path(config.pretrained) / TOKENIZER).is_file() else "")
-    if not given and (config.pretrained or len(source) > TRAINED_TOKENIZER_RECORDS):
+    texts = getattr(source, "expressions", None)
+    if config.data.tokenizer:
+        tokenizer = find_tokenizer(workdir, config.data.tokenizer)
+    elif config.pretrained:
+        place = resolve(config.pretrained) if not checkpoint.is_workdir(config.pretrained) else Path(config.pretrained)
+        try:
+            tokenizer = find_tokenizer(place if place.is_dir() else place.parent)
+        except PizaError as error:
+            raise PizaError(f"{_GIVE_TOKENIZER}; {error}") from error
+    elif texts is None and len(source) > TRAINED_TOKENIZER_RECORDS:
         raise PizaError(
-            "give --config.data.tokenizer=DIR, the folder with tokenizer.json or vocab.txt of the text backbone "
-            "(bert-base-uncased for released weights); one is trained on the data only for runs from scratch on "
-            f"at most {TRAINED_TOKENIZER_RECORDS} records"
+            f"{_GIVE_TOKENIZER}; one is trained on the data only where its expressions can be read without its photos, "
+            f"or for at most {TRAINED_TOKENIZER_RECORDS} records"
         )
-    if given:
-        tokenizer = Tokenizer.from_file(given) if Path(given).is_file() else Tokenizer.from_directory(given)
     else:
-        expressions = [source[index]["expression"] for index in range(len(source))]
+        expressions = texts() if texts else [source[index]["expression"] for index in range(len(source))]
         tokenizer = Tokenizer.train(expressions, config.model.detector.bert.vocab_size)
     if is_first():
         workdir.mkdir(parents=True, exist_ok=True)
