@@ -6,7 +6,7 @@ import numpy as np
 
 from piza_jax.convert.check import fill
 from piza_jax.convert.infer import infer_detector
-from piza_jax.convert.names import NameMap, Rules, attention, bert, deformable
+from piza_jax.convert.names import NameMap, Rules, attention, bert, deformable, fusion
 from piza_jax.models.config import DetectorConfig
 from piza_jax.piza.detector import PizaDetector
 
@@ -39,16 +39,7 @@ _RULES: Rules = [
     (r"detector/neck/extra/(\d+)/group_norm", r"input_proj.<\1+laterals>.1"),
     *bert("bert"),
     (r"detector/text_projection", "feat_map"),
-    (_FUSION + r"/norm_image", _FUSION_THEIRS + ".layer_norm_v"),
-    (_FUSION + r"/norm_text", _FUSION_THEIRS + ".layer_norm_l"),
-    (_FUSION + r"/attention/image_query", _FUSION_THEIRS + ".attn.v_proj"),
-    (_FUSION + r"/attention/text_query", _FUSION_THEIRS + ".attn.l_proj"),
-    (_FUSION + r"/attention/image_value", _FUSION_THEIRS + ".attn.values_v_proj"),
-    (_FUSION + r"/attention/text_value", _FUSION_THEIRS + ".attn.values_l_proj"),
-    (_FUSION + r"/attention/image_out", _FUSION_THEIRS + ".attn.out_v_proj"),
-    (_FUSION + r"/attention/text_out", _FUSION_THEIRS + ".attn.out_l_proj"),
-    (_FUSION + r"/scale_image", "=" + _FUSION_THEIRS + ".gamma_v"),
-    (_FUSION + r"/scale_text", "=" + _FUSION_THEIRS + ".gamma_l"),
+    *fusion(_FUSION, _FUSION_THEIRS),
     *attention(_TEXT + "/attention", _TEXT_THEIRS + ".self_attn"),
     *_ffn(_TEXT, _TEXT_THEIRS),
     (_TEXT + r"/(norm[12])", _TEXT_THEIRS + r".\2"),

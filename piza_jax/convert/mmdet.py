@@ -8,7 +8,7 @@ import numpy as np
 from piza_jax.convert.check import fill
 from piza_jax.convert.infer import infer_detector
 from piza_jax.convert.lazy import LazyTensors, shapes_of
-from piza_jax.convert.names import NameMap, Rules, attention, bert, deformable
+from piza_jax.convert.names import NameMap, Rules, attention, bert, deformable, fusion
 from piza_jax.errors import PizaError
 from piza_jax.piza.detector import PizaConfig, PizaDetector
 
@@ -57,16 +57,7 @@ _DETECTOR: Rules = [
     (r"detector/neck/extra/(\d+)/group_norm", r"neck.extra_convs.\1.gn"),
     *bert("language_model.language_backbone.body.model"),
     (r"detector/text_projection", "text_feat_map"),
-    (_FUSION + r"/norm_image", _FUSION_THEIRS + ".layer_norm_v"),
-    (_FUSION + r"/norm_text", _FUSION_THEIRS + ".layer_norm_l"),
-    (_FUSION + r"/attention/image_query", _FUSION_THEIRS + ".attn.v_proj"),
-    (_FUSION + r"/attention/text_query", _FUSION_THEIRS + ".attn.l_proj"),
-    (_FUSION + r"/attention/image_value", _FUSION_THEIRS + ".attn.values_v_proj"),
-    (_FUSION + r"/attention/text_value", _FUSION_THEIRS + ".attn.values_l_proj"),
-    (_FUSION + r"/attention/image_out", _FUSION_THEIRS + ".attn.out_v_proj"),
-    (_FUSION + r"/attention/text_out", _FUSION_THEIRS + ".attn.out_l_proj"),
-    (_FUSION + r"/scale_image", "=" + _FUSION_THEIRS + ".gamma_v"),
-    (_FUSION + r"/scale_text", "=" + _FUSION_THEIRS + ".gamma_l"),
+    *fusion(_FUSION, _FUSION_THEIRS),
     *attention(_TEXT_LAYER + "/attention", _TEXT_LAYER_THEIRS + ".self_attn.attn"),
     *deformable(_IMAGE_LAYER + "/attention", _IMAGE_LAYER_THEIRS + ".self_attn"),
     *_layer(_TEXT_LAYER, _TEXT_LAYER_THEIRS, 2),

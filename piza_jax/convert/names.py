@@ -152,6 +152,18 @@ def deformable(ours: str, theirs: str) -> Rules:
     ]
 
 
+def fusion(ours: str, theirs: str) -> Rules:
+    """GLIP's bi-directional fusion: v is the image, l the text."""
+    sides = (("image", "v"), ("text", "l"))
+    return [
+        *((f"{ours}/norm_{word}", f"{theirs}.layer_norm_{letter}") for word, letter in sides),
+        *((f"{ours}/attention/{word}_query", f"{theirs}.attn.{letter}_proj") for word, letter in sides),
+        *((f"{ours}/attention/{word}_value", f"{theirs}.attn.values_{letter}_proj") for word, letter in sides),
+        *((f"{ours}/attention/{word}_out", f"{theirs}.attn.out_{letter}_proj") for word, letter in sides),
+        *((f"{ours}/scale_{word}", f"={theirs}.gamma_{letter}") for word, letter in sides),
+    ]
+
+
 def bert(theirs: str) -> Rules:
     """The text backbone in transformers' own names, which every release keeps below a prefix."""
     ours, layer, layer_theirs = "detector/bert", r"detector/bert/layers/(\d+)", theirs + r".encoder.layer.\1"

@@ -13,6 +13,7 @@ from PIL import Image
 
 from piza_jax.data.records import PHOTO_FOLDER, Record, photo_paths, read_annotations
 from piza_jax.errors import PizaError
+from tfds_sorec.features import features
 
 SPLIT_FILES = {
     "train_s": "trainS.json",
@@ -57,15 +58,8 @@ class Sorec(tfds.core.GeneratorBasedBuilder):
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        text = tfds.features.Text()
-        if self.builder_config.photos:
-            features = {"name": text, "width": np.int32, "height": np.int32}
-            features["image"] = tfds.features.Tensor(shape=(), dtype=np.object_)
-        else:
-            features = {"id": np.int64, "name": text, "photo": np.int32, "expression": text}
-            features["box_xyxy"] = tfds.features.Tensor(shape=(4,), dtype=np.float32)
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(features),
+            features=features(self.builder_config.photos),
             homepage="https://github.com/mmaiLab/sorec",
             disable_shuffling=True,  # photos are read by their number
         )

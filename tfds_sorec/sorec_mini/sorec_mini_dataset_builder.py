@@ -11,6 +11,7 @@ from piza_jax.data.world.pictures import photo_of, records_of
 from piza_jax.data.world.pool import in_processes
 from piza_jax.data.world.splits import NORMAL_SPLITS, SMALL_SPLITS, Split, scaled_scenes
 from piza_jax.errors import PizaError
+from tfds_sorec.features import features
 
 
 @dataclasses.dataclass
@@ -77,15 +78,8 @@ class SorecMini(tfds.core.GeneratorBasedBuilder):
         return {name: self.scenes[name] for name in splits if name in self.scenes}
 
     def _info(self) -> tfds.core.DatasetInfo:
-        text = tfds.features.Text()
-        if self.builder_config.photos:
-            features = {"name": text, "width": np.int32, "height": np.int32}
-            features["image"] = tfds.features.Tensor(shape=(), dtype=np.object_)
-        else:
-            features = {"id": np.int64, "name": text, "photo": np.int32, "expression": text}
-            features["box_xyxy"] = tfds.features.Tensor(shape=(4,), dtype=np.float32)
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(features),
+            features=features(self.builder_config.photos),
             homepage="https://github.com/mmaiLab/sorec",
             disable_shuffling=True,  # photos are read by their number
             metadata=tfds.core.MetadataDict(scenes=self.wanted_scenes),
