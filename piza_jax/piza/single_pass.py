@@ -99,7 +99,8 @@ class SinglePass:
         Raises:
             PizaError: a photo that is too thin, or a score that is not finite.
         """
-        views = [self.preprocessing.view(photo)[0] for photo in photos]
+        resized = {id(photo): self.preprocessing.view(photo)[0] for photo in {id(one): one for one in photos}.values()}
+        views = [resized[id(photo)] for photo in photos]  # one photo with many texts is resized once
         groups: dict[tuple[int, int], list[int]] = {}
         for index, view in enumerate(views):
             groups.setdefault(self._canvas_of(view), []).append(index)
