@@ -6,8 +6,6 @@ from PIL import Image, ImageDraw
 from piza_jax.draw import _HALO, FOUND, _font, _image, _printable, _rectangle
 from piza_jax.piza.phrases import PhraseDetections
 
-_TEXT = (255, 255, 255)
-
 
 def with_boxes(photo: Image.Image | np.ndarray, found: PhraseDetections) -> Image.Image:
     """The photo with the boxes found in it; the best are drawn last, over the others.
@@ -35,5 +33,5 @@ def with_boxes(photo: Image.Image | np.ndarray, found: PhraseDetections) -> Imag
         if top < 0:  # no room above the box: inside it
             top = max(round(box[1]), 0) + stroke
         pen.rectangle((left, top, left + width, top + height), fill=FOUND, outline=_HALO)
-        pen.text((left + stroke, top + height / 2), text, fill=_TEXT, font=font, anchor="lm")
+        pen.text((left + stroke, top + height / 2), text, fill=_HALO, font=font, anchor="lm")
     return picture

@@ -6,6 +6,7 @@ import pytest
 from piza_jax import Grounder
 from piza_jax.data.preprocess import FILE, Preprocessing
 from piza_jax.data.tokenizer_files import find_tokenizer
+from piza_jax.piza.zoom import ZoomConfig
 from tests import figures, tiny_transformers
 from tests.bert_vocabulary import write_vocabulary
 
@@ -150,6 +151,23 @@ def test_a_whole_sentence_gets_the_best_box(both):
     assert found.score == pytest.approx(best["scores"].item(), abs=1e-4)
     corners = best["boxes"][0].numpy().reshape(2, 2)
     np.testing.assert_allclose(found.box, np.clip(corners, 0, [320, 240]).ravel(), rtol=0, atol=0.01)
+
+
+def test_the_training_free_zoom_starts_from_the_single_pass(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    write_vocabulary(tmp_path)
+    tiny_transformers.make_detector(tmp_path)
+    model, tokenizer = tiny_transformers.read_detector(tmp_path), find_tokenizer(tmp_path)
+    photo = draw(9, 160, 160)  # neither way resizes it
+    single = Grounder(model, tokenizer, None, 32, preprocessing=SMALL, single_pass=True)
+    zoom = ZoomConfig(mode="training_free", canvas_hw=(160, 160), max_steps=2)
+    found = Grounder(model, tokenizer, zoom, 32).ground(photo, "The dog's remote control.")
+    assert found.steps[0].crop == (0, 0, 160, 160)
+    assert 1 <= len(found.steps) <= 2
+    expected = single.ground(photo, "The dog's remote control.")
+    np.testing.assert_allclose(found.steps[0].box, expected.box, rtol=0, atol=0.01)
+    assert found.steps[0].score == pytest.approx(expected.score, abs=1e-5)
 
 
 def test_mm_grounding_dino(tmp_path):

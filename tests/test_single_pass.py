@@ -126,6 +126,16 @@ def test_the_files_statistics_normalise_the_input(tokenizer, way):
     assert found.score == pytest.approx(1 / (1 + np.exp(-value)), abs=1e-6)
 
 
+def test_one_photo_with_many_texts_is_read_and_resized_once(batched, scenes, monkeypatch):
+    grounder, found = batched
+    sizes, view = [], Preprocessing.view
+    monkeypatch.setattr(Preprocessing, "view", lambda self, photo: (sizes.append(photo.shape), view(self, photo))[1])
+    results = grounder.ground(scenes[0][0], [scenes[1][0]] * 4)
+    assert sizes == [scenes[0][0].shape]
+    assert len(results) == 4
+    np.testing.assert_allclose([one.box for one in results], [found[0].box] * 4, rtol=0, atol=1e-3)
+
+
 def test_the_default_view_fits_the_zooms_canvas(tokenizer):
     grounder = Grounder(Brightness(), tokenizer, ZoomConfig(canvas_hw=(48, 64)), 8)
     assert grounder.preprocessing == Preprocessing(48, 64)

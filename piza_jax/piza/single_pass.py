@@ -99,7 +99,9 @@ class SinglePass:
         Raises:
             PizaError: a photo that is too thin, or a score that is not finite.
         """
-        views = [self.preprocessing.view(photo)[0] for photo in photos]
+        distinct = {id(photo): photo for photo in photos}  # one photo with many texts is resized once
+        resized = {key: self.preprocessing.view(photo)[0] for key, photo in distinct.items()}
+        views = [resized[id(photo)] for photo in photos]
         groups: dict[tuple[int, int], list[int]] = {}
         for index, view in enumerate(views):
             groups.setdefault(self._canvas_of(view), []).append(index)
