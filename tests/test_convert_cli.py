@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from piza_jax.cli import main
+from piza_jax.data.tokenize import Tokenizer
 from tests import torch_models
 from tests.torch_models import transformers
 
@@ -54,10 +55,13 @@ def test_there_and_back_again(source, photo, tmp_path, capsys):
     model, info = transformers.GroundingDinoForObjectDetection.from_pretrained(back, output_loading_info=True)
     assert not any(info.values())
     assert model.config.num_queries == 30
+    theirs = transformers.AutoTokenizer.from_pretrained(back)
+    ours_ids, is_token = Tokenizer.from_directory(source).encode(SENTENCE, 40)
+    assert theirs(SENTENCE)["input_ids"] == ours_ids[is_token].tolist()
     capsys.readouterr()
     found = []
     for folder in (source, ours, back):
-        words = ["ground", str(photo), SENTENCE, "--checkpoint", str(folder), "--max_steps", "1", "--json"]
+        words = ["ground", str(photo), SENTENCE, "--checkpoint", str(folder), "--single_pass", "--json"]
         assert main(words) == 0
         found.append(json.loads(capsys.readouterr().out))
     assert found[0] == found[1] == found[2]
@@ -67,7 +71,7 @@ def test_there_and_back_again(source, photo, tmp_path, capsys):
 def test_evaluate_a_converted_detector(source, photo, tmp_path, capsys):
     entry = {"image": photo.name, "bbox": [10, 10, 30, 30], "ref": SENTENCE, "id": 7}
     (tmp_path / "records.json").write_text(json.dumps([entry]))
-    words = ["evaluate", "--checkpoint", str(source), "--max_steps", "1", "--json", "--batch_size", "1"]
+    words = ["evaluate", "--checkpoint", str(source), "--single_pass", "--json", "--batch_size", "1"]
     assert main([*words, "--annotations", str(tmp_path / "records.json"), "--images", str(photo.parent)]) == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert summary["records"]["all"]["count"] == 1

@@ -79,6 +79,7 @@ def test_a_whole_export_comes_back_bit_for_bit(tuned, folders):
         "model.safetensors",
         "piza.json",
         "tokenizer.json",
+        "tokenizer_config.json",
     ]
     loaded = load_source(folders / "whole")
     assert loaded.config == tuned.config

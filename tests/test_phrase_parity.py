@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from piza_jax import Grounder
+from piza_jax.convert.load import load_source
 from piza_jax.data.preprocess import FILE, Preprocessing
 from piza_jax.data.tokenizer_files import find_tokenizer
 from piza_jax.piza.zoom import ZoomConfig
-from tests import figures, tiny_transformers
+from tests import figures, torch_models
 from tests.bert_vocabulary import write_vocabulary
 
 pytestmark = pytest.mark.slow
@@ -91,13 +92,22 @@ def assert_same(ours, expected, name):
     np.testing.assert_allclose(ours.boxes, expected["boxes"].numpy(), rtol=0, atol=0.01)
 
 
+def make_detector(folder, mm=False):
+    """A random detector of transformers, saved in a folder; its tokenizer has fewer than 3000 tokens."""
+    sizes = {"encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
+    swin = {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 7}
+    bert = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    bert["vocab_size"] = 3000
+    model = torch_models.build("mm-grounding-dino" if mm else "grounding-dino", swin, bert, **sizes)
+    torch_models.save(model, folder)
+    return model
+
+
 def setting(folder, mm):
-    pytest.importorskip("torch")
-    pytest.importorskip("transformers")
     write_vocabulary(folder)
     SMALL.save(folder)
-    theirs = Theirs(folder, tiny_transformers.make_detector(folder, mm))
-    model, tokenizer = tiny_transformers.read_detector(folder), find_tokenizer(folder)
+    theirs = Theirs(folder, make_detector(folder, mm))
+    model, tokenizer = load_source(folder).model, find_tokenizer(folder)
     assert tokenizer.vocab_size < 3000
     return theirs, Grounder(model, tokenizer, preprocessing=Preprocessing.from_file(folder / FILE), single_pass=True)
 
@@ -157,8 +167,8 @@ def test_the_training_free_zoom_starts_from_the_single_pass(tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
     write_vocabulary(tmp_path)
-    tiny_transformers.make_detector(tmp_path)
-    model, tokenizer = tiny_transformers.read_detector(tmp_path), find_tokenizer(tmp_path)
+    make_detector(tmp_path)
+    model, tokenizer = load_source(tmp_path).model, find_tokenizer(tmp_path)
     photo = draw(9, 160, 160)  # neither way resizes it
     single = Grounder(model, tokenizer, None, 32, preprocessing=SMALL, single_pass=True)
     zoom = ZoomConfig(mode="training_free", canvas_hw=(160, 160), max_steps=2)

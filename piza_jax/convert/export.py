@@ -90,14 +90,7 @@ def save_hugging_face(loaded: Loaded, folder: str | os.PathLike[str]) -> None:
         save_file(tensors, place / WEIGHTS, metadata={"format": "pt"})
         (place / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         (loaded.preprocessing or Preprocessing()).save(place)
-        if loaded.tokenizer is not None:
-            loaded.tokenizer.save(place / TOKENIZER)
-            settings = {
-                "tokenizer_class": "BertTokenizer",
-                "do_lower_case": True,
-                "model_max_length": loaded.max_tokens,
-            }
-            (place / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        _save_tokenizer(loaded, place)
 
 
 def read_export(
@@ -207,8 +200,14 @@ def _describe(loaded: Loaded, place: Path, more: Mapping[str, Any]) -> None:
         "preprocessing": loaded.preprocessing.to_dict() if loaded.preprocessing else None,
     }
     (place / EXPORT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    _save_tokenizer(loaded, place)
+
+
+def _save_tokenizer(loaded: Loaded, place: Path) -> None:
     if loaded.tokenizer is not None:
         loaded.tokenizer.save(place / TOKENIZER)
+        settings = {**loaded.tokenizer.settings(), "model_max_length": loaded.max_tokens}
+        (place / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -115,6 +115,12 @@ class Tokenizer:
             Path(temporary).unlink(missing_ok=True)
             raise PizaError(f"cannot write {path}: {error}") from error
 
+    def settings(self) -> dict[str, Any]:
+        """Content of a tokenizer_config.json that goes with tokenizer.json, as transformers has it."""
+        rules = json.loads(self._backend.to_str()).get("normalizer") or {}
+        lower = {"do_lower_case": rules["lowercase"]} if "lowercase" in rules else {}
+        return {"tokenizer_class": "BertTokenizer", "clean_up_tokenization_spaces": self._clean_up_spaces, **lower}
+
     @property
     def vocab_size(self) -> int:
         """Number of token ids: one more than the largest, so that an embedding of this many rows serves all."""
