@@ -76,7 +76,7 @@ def gap(values: np.ndarray, low: float, high: float) -> float:
 def thresholds(tokens: list[np.ndarray]) -> tuple[float, float]:
     """Box and text threshold that keep some boxes and some tokens, none of them near a threshold."""
     scores = np.concatenate([one.max(axis=1) for one in tokens])
-    box = gap(scores, 0.3, 0.7)
+    box = gap(scores, 0.2, 0.6)
     within = np.concatenate([one[one.max(axis=1) > box].ravel() for one in tokens])
     text = gap(within[within > 0], 0.4, 0.9)
     assert np.abs(scores - box).min() > 1e-3
@@ -99,7 +99,7 @@ def make_detector(folder, mm=False):
     bert = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     bert["vocab_size"] = 3000
     model = torch_models.build("mm-grounding-dino" if mm else "grounding-dino", swin, bert, **sizes)
-    model.model.decoder.layer_norm.weight.data *= 0.2  # scores that are not all near 1
+    model.model.decoder.layer_norm.weight.data *= 1.0 if mm else 0.35  # scores that are not all near 1
     torch_models.save(model, folder)
     return model
 
