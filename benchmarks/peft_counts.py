@@ -3,11 +3,11 @@
 Run it by `python -m benchmarks.peft_counts`; it needs no weights and no memory for any.
 """
 
-import jax
 from flax import nnx
 
 from piza_jax.models.config import DetectorConfig
 from piza_jax.models.grounding_dino import GroundingDino
+from piza_jax.models.keys import make_keys
 from piza_jax.peft import select
 from piza_jax.piza.detector import PizaDetector, config_of_method
 
@@ -25,23 +25,15 @@ PAPER = {
 }
 
 
-class OneKey:
-    """Stands in for nnx.Rngs where only shapes matter; counting the draws would take most of the time."""
-
-    def params(self) -> jax.Array:
-        """The same key each time."""
-        return jax.random.key(0)
-
-
 def trainable_counts(methods: tuple[str, ...] = tuple(PAPER)) -> dict[str, int]:
     """{method: number of trainable parameters} with Swin-T and BERT-base."""
     config = DetectorConfig.preset("swin_t")
-    plain = nnx.eval_shape(lambda: GroundingDino(config, rngs=OneKey()))
+    plain = nnx.eval_shape(lambda: GroundingDino(config, rngs=make_keys(0)))
     counts = {}
     for method in methods:
 
         def put_on(detector: GroundingDino, method: str = method) -> PizaDetector:
-            return PizaDetector(config_of_method(method, config), rngs=OneKey(), detector=detector)
+            return PizaDetector(config_of_method(method, config), rngs=make_keys(0), detector=detector)
 
         _, train, _ = select.split(nnx.eval_shape(put_on, nnx.clone(plain)), method)
         counts[method] = select.count(train)

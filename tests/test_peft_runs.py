@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 from flax import nnx
-from piza_jax.training.params import flatten_state
 
+from piza_jax.models.params import flatten_state
 from piza_jax.peft import select
 from piza_jax.piza.plain import switch_off
 from piza_jax.training import checkpoint, task
