@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from benchmarks.peft_counts import OneKey
+from piza_jax.models.keys import make_keys
 from piza_jax.models.params import flatten_state, unflatten_state
 from piza_jax.ops.images import normalise
 from piza_jax.peft import select
@@ -76,7 +76,7 @@ class Form:
 
     def __init__(self, method: str):
         self.method, self.config = method, model_config(method)
-        self.abstract = nnx.eval_shape(lambda: PizaDetector(self.config, rngs=OneKey()))
+        self.abstract = nnx.eval_shape(lambda: PizaDetector(self.config, rngs=make_keys(0)))
         self.graph, self.state, *self.rest = nnx.split(self.abstract, nnx.Param, ...)
         shapes = {name: leaf.shape for name, leaf in flatten_state(self.state).items()}
         self.names = set(shapes)
