@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _FLAG = "--xla_force_host_platform_device_count=8"
@@ -21,6 +22,26 @@ def shared_dir() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"reference material is not at {SHARED}; set PIZA_SHARED to its folder")
     return SHARED
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of long tests first, so that no worker waits at the end for one of them."""
+    long = ("test_quickstart.py", "test_goldens.py", "test_hugging_face.py", "test_peft_runs.py", "test_cli.py")
+    items.sort(key=lambda item: long.index(item.path.name) if item.path.name in long else len(long))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: Any) -> None:
+    """Take over what a worker of pytest-xdist measured."""
+    del error
+    for name, value in getattr(node, "workeroutput", {}).get("figures", {}).items():
+        figures.note(name, value)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In such a worker: hand it over."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["figures"] = dict(figures.LARGEST)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

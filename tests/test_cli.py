@@ -154,7 +154,7 @@ def test_bad_expressions(trained, photo, capsys):
 
 def test_bad_options(trained, photo, tmp_path, capsys):
     start = ["ground", photo, WORDS, "--checkpoint"]
-    assert "it has no config.json" in refusal(capsys, *start, tmp_path)
+    assert "it has neither piza.json" in refusal(capsys, *start, tmp_path)
     assert "zoom.max_steps is 0" in refusal(capsys, *start, trained, "--max_steps=0")
     assert "must end in one of" in refusal(capsys, *start, trained, "--save=strip.txt")
     assert "there is no folder" in refusal(capsys, *start, trained, f"--save={tmp_path}/no/strip.png")

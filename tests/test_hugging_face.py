@@ -54,7 +54,7 @@ def pair(request, tmp_path_factory):
 def test_every_stage_agrees_with_padding_and_several_phrases(pair):
     reference, _, loaded = pair
     rows = report.compare(loaded.model, reference, report.example_inputs(30522, torch_models.SPECIAL))
-    assert len(rows) == 1 + loaded.config.detector.levels + 2 * 2 + 1 + 2 * 3
+    assert len(rows) == 1 + loaded.config.detector.levels + 2 * 2 + 4 + 2 * 3
     assert largest(rows, "tiny") <= 1e-4, report.table(rows)
     assert min(row.scale for row in rows) > 0.5  # numbers that say something
 

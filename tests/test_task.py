@@ -153,7 +153,7 @@ def test_train_save_and_load(tmp_path):
     assert loaded.keys() == seen[2].keys()
     for name, value in loaded.items():
         np.testing.assert_array_equal(value, seen[2][name], err_msg=name)
-    given = task.pretrained_parameters(str(tmp_path), config_from_dict(stored["model"]), {})
+    given = task.pretrained_parameters(str(tmp_path), config_from_dict(stored["model"]), loaded)
     assert given.keys() == loaded.keys()
 
     other = small("train.num_steps=2", "peft=full")

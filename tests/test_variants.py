@@ -251,7 +251,8 @@ def test_remat_gives_the_same_outputs_and_gradients(original):
     # Four blocks of Swin, a layer of BERT, enhancer and decoder each, and the sampling inside the last two once more.
     assert often >= always + 9
     (same_number, (_, same_found)), same_gradients = quick(run, state, BATCH)(state, BATCH)
-    assert float(same_number) == pytest.approx(float(number), rel=1e-5)
+    # A sum of some hundred terms of about one that cancel: its rounding is theirs.
+    assert float(same_number) == pytest.approx(float(number), abs=1e-4)
     np.testing.assert_allclose(same_found.boxes, found.boxes, atol=1e-5)
     expected = flatten_state(gradients)
     for name, value in flatten_state(same_gradients).items():

@@ -21,6 +21,9 @@ from piza_jax.models.grounding_dino import Encoded
 from piza_jax.ops.encodings import sine_encoding
 from piza_jax.piza.detector import PizaDetector
 
+_SELECTED = "query selection, boxes in order"
+_TIE = 1e-4
+
 
 class Inputs(NamedTuple):
     """A batch as both sides take it."""
@@ -67,12 +70,26 @@ def example_inputs(
     return Inputs(images, valid_hw, input_ids, input_ids > 0)
 
 
-def stages(model: PizaDetector, inputs: Inputs) -> dict[str, np.ndarray]:
-    """Our values of every stage, in the order of the forward pass."""
+def stages(model: PizaDetector, inputs: Inputs, references: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Our values of every stage, in the order of the forward pass.
+
+    Args:
+        model: the detector.
+        inputs: the batch.
+        references: cxcywh [B, Q, 4] that the decoder starts from in place of its own selection. Cells of nearly equal
+            scores may change places in it, and then no two queries can be compared.
+    """
     graph, state = nnx.split(model)
     order: list[str] = []
 
-    def run(state: Any, images: jax.Array, valid_hw: jax.Array, input_ids: jax.Array, token_mask: jax.Array) -> dict:
+    def run(
+        state: Any,
+        references: jax.Array | None,
+        images: jax.Array,
+        valid_hw: jax.Array,
+        input_ids: jax.Array,
+        token_mask: jax.Array,
+    ) -> dict[str, jax.Array]:
         detector = nnx.merge(graph, state, copy=True).detector
         text = detector.encode_text(input_ids, token_mask)
         levels = detector.features(images)
@@ -86,15 +103,29 @@ def stages(model: PizaDetector, inputs: Inputs) -> dict[str, np.ndarray]:
             values[f"enhancer layer {index}, image"] = _valid(image, pyramid.mask)
             values[f"enhancer layer {index}, text"] = _valid(words, token_mask)
         encoded = Encoded(image, words, pyramid)
-        found = detector.decode(encoded, text)
-        values["query selection, boxes"] = found.selected_boxes
+        memory, logits, base = detector.score_cells(encoded, token_mask)
+        values["query selection, score of every cell"] = jnp.max(logits, axis=-1)
+        values["query selection, box of every cell"] = jax.nn.sigmoid(detector.selection_box_head(memory) + base)
+        chosen, boxes, _ = detector.select(encoded, token_mask)
+        values["query selection, scores in order"] = jnp.max(chosen, axis=-1)
+        values["query selection, boxes in order"] = boxes
+        content = detector.query_embedding.embedding[...]
+        found = detector.decoder(
+            jnp.broadcast_to(content, (len(images), *content.shape)).astype(image.dtype),
+            boxes if references is None else references,
+            None,
+            words,
+            token_mask,
+            image,
+            pyramid,
+        )
         for index in range(found.boxes.shape[0]):
             values[f"decoder layer {index}, logits"] = found.logits[index]
             values[f"decoder layer {index}, boxes"] = found.boxes[index]
         order.extend(values)
         return values
 
-    values = jax.device_get(jax.jit(run)(state, *inputs))
+    values = jax.device_get(jax.jit(run)(state, references, *inputs))
     return {name: values[name] for name in order}  # jit sorts the keys
 
 
@@ -150,7 +181,11 @@ def reference_stages(reference: Any, inputs: Inputs) -> dict[str, np.ndarray]:
     finally:
         for hook in hooks:
             hook.remove()
-    kept["query selection, boxes"] = output.init_reference_points
+    scores = output.enc_outputs_class.max(dim=-1).values
+    kept["query selection, score of every cell"] = scores
+    kept["query selection, box of every cell"] = output.enc_outputs_coord_logits.sigmoid()
+    kept["query selection, scores in order"] = scores.topk(reference.config.num_queries).values
+    kept["query selection, boxes in order"] = output.init_reference_points
     for name in kept:
         if "text" in name or name == "BERT":
             kept[name] = torch.where(token_mask[..., None], kept[name], 0.0)
@@ -184,10 +219,19 @@ def against_transformers(loaded: Loaded, source: str | os.PathLike[str]) -> list
 def compare(model: PizaDetector, reference: Any, inputs: Inputs) -> list[Difference]:
     """Largest differences of every stage.
 
+    The decoder is compared on the reference's selection. Of the selected boxes those are compared whose score is not
+    that of a neighbour, within ``_TIE``: the order of ties is no property of a detector.
+
     Raises:
         PizaError: the two have other stages, or padding tokens in other places.
     """
-    ours, theirs = stages(model, inputs), reference_stages(reference, inputs)
+    theirs = reference_stages(reference, inputs)
+    ours = stages(model, inputs, theirs[_SELECTED])
+    steps = -np.diff(theirs["query selection, scores in order"], axis=1, prepend=np.inf, append=-np.inf)
+    clear = (steps[:, :-1] > _TIE) & (steps[:, 1:] > _TIE)  # the last one may tie with a cell that was left out
+    clear[:, -1] = False
+    for side in (ours, theirs):
+        side[_SELECTED] = np.where(clear[..., None], side[_SELECTED], 0)
     if set(ours) != set(theirs):
         raise PizaError(f"stages that only one side has: {', '.join(sorted(set(ours) ^ set(theirs)))}")
     rows = []

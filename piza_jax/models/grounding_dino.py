@@ -110,19 +110,26 @@ class GroundingDino(nnx.Module):
         )
         return Encoded(memory, enhanced, pyramid)
 
+    def score_cells(self, encoded: Encoded, token_mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """What query selection chooses from: memory [B, N, D] and logits [B, N, L] of each cell, and its first box.
+
+        The box is cxcywh before the sigmoid [B, N, 4]; unusable cells have an infinite one, which saturates and carries
+        no gradient.
+        """
+        boxes_cxcywh, usable = proposals(encoded.pyramid)
+        memory = jnp.where(usable[..., None], encoded.memory, 0)
+        memory = self.memory_norm(self.memory_projection(memory))
+        logits = self.selection_class_head(memory, encoded.text, token_mask)
+        safe = jnp.where(usable[..., None], boxes_cxcywh, 0.5)
+        return memory, logits, jnp.where(usable[..., None], jnp.log(safe / (1.0 - safe)), jnp.inf)
+
     def select(self, encoded: Encoded, token_mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Language-guided query selection: the cells whose best token scores highest.
 
         Returns:
             Logits [B, Q, L], boxes cxcywh [B, Q, 4] in 0..1, and the same boxes before the sigmoid.
         """
-        boxes_cxcywh, usable = proposals(encoded.pyramid)
-        memory = jnp.where(usable[..., None], encoded.memory, 0)
-        memory = self.memory_norm(self.memory_projection(memory))
-        logits = self.selection_class_head(memory, encoded.text, token_mask)  # [B, N, L]
-        # Unusable cells get an infinite offset: their box saturates and carries no gradient.
-        safe = jnp.where(usable[..., None], boxes_cxcywh, 0.5)
-        base = jnp.where(usable[..., None], jnp.log(safe / (1.0 - safe)), jnp.inf)
+        memory, logits, base = self.score_cells(encoded, token_mask)
         _, index = jax.lax.top_k(jnp.max(logits, axis=-1), self.config.queries)
         chosen = jnp.take_along_axis(memory, index[..., None], axis=1)
         unact = self.selection_box_head(chosen.astype(jnp.float32)) + jnp.take_along_axis(base, index[..., None], 1)
