@@ -31,7 +31,7 @@ Groups = OrderedDict[str, "GroundingMetrics"]  # jit sorts the keys of a plain d
 Summary = dict[str, dict[str, dict[str, float | int] | None]]
 
 
-def _accuracy(*thresholds: float) -> Any:
+def accuracy(*thresholds: float) -> Any:
     """Share of samples whose overlap reaches a threshold (equality counts), averaged over the thresholds."""
     levels = np.array(thresholds, np.float32)
 
@@ -82,9 +82,9 @@ class GroundingMetrics(metrics.Collection):
     computes another mean, over the best of 1, 5 and 10 boxes at IoU .5.)
     """
 
-    mAcc: _accuracy(*THRESHOLDS)  # type: ignore[valid-type]
-    Acc50: _accuracy(0.5)  # type: ignore[valid-type]
-    Acc75: _accuracy(0.75)  # type: ignore[valid-type]
+    mAcc: accuracy(*THRESHOLDS)  # type: ignore[valid-type]
+    Acc50: accuracy(0.5)  # type: ignore[valid-type]
+    Acc75: accuracy(0.75)  # type: ignore[valid-type]
     mean_iou: _mean("iou")  # type: ignore[valid-type]
     mean_steps: _mean("steps")  # type: ignore[valid-type]
     count: Count
