@@ -164,8 +164,9 @@ def test_eight_devices_measure_what_one_does():
     outcomes = make(4, 301)[2]
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    batch = jax.device_put(Outcomes(*(array[:64] for array in outcomes)), spread)
+    assert len(jax.jit(groups.measure_details)(batch)[ALL][ALL].count.total.sharding.device_set) == 8
     measured = groups.measure_in_batches(outcomes, batch_size=64, sharding=spread)
-    assert len(measured[ALL][ALL].count.total.sharding.device_set) == 8
     assert_identical(flat(groups.measure_in_batches(outcomes, batch_size=64)), flat(measured))
 
 
@@ -204,5 +205,9 @@ def test_groups_are_configurable_and_mistakes_are_named():
         groups.measure_details(outcomes._replace(words=outcomes.words[:39]))
     with pytest.raises(PizaError, match="valid int32"):
         groups.measure_details(outcomes._replace(valid=outcomes.valid.astype(np.int32)))
+    with pytest.raises(PizaError, match="different edges"):
+        groups.merge_details(
+            groups.measure_details(outcomes), groups.measure_details(outcomes, groups.Edges(words=(9,)))
+        )
     with pytest.raises(PizaError, match="0 samples"):
         groups.measure_in_batches(Outcomes(*(array[:0] for array in outcomes)))

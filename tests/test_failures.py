@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piza_jax.evaluation import failures
-from piza_jax.evaluation.geometry import overlap
+from piza_jax.evaluation.geometry import overlap, overlaps
 from piza_jax.piza.results import Grounding, Step
 
 WHOLE = (0.0, 0.0, 4000.0, 3000.0)
@@ -96,3 +96,5 @@ def test_wrong_answers_and_only_they_have_a_label(seed, count):
     assert label is None or label in failures.FAILURES
     right, judged = failures.judge_stops(grounding.steps, TARGET)
     assert 0 <= right <= judged <= count
+    boxes = np.array([step.box for step in grounding.steps])
+    np.testing.assert_allclose([overlap(box, TARGET) for box in boxes], overlaps(boxes, np.array(TARGET)), atol=1e-12)

@@ -4,6 +4,7 @@ A batch of ``Outcomes`` becomes a ``DetailMetrics`` for each group that ``groups
 with arrays sharded over a mesh the sums are those of the whole batch, however many devices and processes hold it.
 """
 
+from operator import add
 from typing import Any, NamedTuple
 
 import jax
@@ -127,7 +128,7 @@ class CalibrationError(metrics.Metric):
 
     def merge(self, other: "CalibrationError") -> "CalibrationError":
         """Add."""
-        return jax.tree.map(jnp.add, self, other)
+        return jax.tree.map(add, self, other)
 
     def compute(self) -> jax.Array:
         """The error, 0..1; NaN where no sample has a score."""

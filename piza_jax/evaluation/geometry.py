@@ -24,19 +24,26 @@ def centre_distances(boxes: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray
 
 
 def overlap(box: Corners, target: Corners) -> float:
-    """IoU of two boxes, 0..1."""
-    return float(overlaps(np.array(box), np.array(target)))
+    """IoU of two boxes, 0..1; 0 where neither has an area. Without arrays, as zooms have too many single boxes."""
+    shared = _shared_area(box, target)
+    union = area(box) + area(target) - shared
+    return shared / union if union > 0 else 0.0
 
 
 def share_inside(target: Corners, region: Corners) -> float:
-    """How much of the target's area lies in a region, 0..1."""
-    target_array = np.array(target, np.float64)
-    return float(_shared(target_array, np.array(region, np.float64)) / _areas(target_array))
+    """How much of the target's area, which is above 0, lies in a region, 0..1."""
+    return _shared_area(target, region) / area(target)
 
 
 def area(box: Corners) -> float:
     """Square pixels of one box."""
     return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _shared_area(one: Corners, other: Corners) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return width * height if width > 0 and height > 0 else 0.0
 
 
 def _areas(boxes: np.ndarray) -> np.ndarray:

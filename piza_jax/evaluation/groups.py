@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from operator import itemgetter
 
@@ -44,6 +43,9 @@ class Edges:
             raise PizaError(f"most_steps is {self.most_steps}; it must be at least 1")
 
 
+DEFAULT_EDGES = Edges()
+
+
 def word_names(edges: Sequence[int]) -> tuple[str, ...]:
     """Names of the groups of expressions, shortest first: each edge belongs to the group below it."""
     if not edges:
@@ -58,7 +60,7 @@ def step_names(most_steps: int) -> tuple[str, ...]:
     return (*exact, f">= {most_steps} step{'s' if most_steps > 1 else ''}")
 
 
-def measure_details(outcomes: Outcomes, edges: Edges = Edges()) -> DetailGroups:
+def measure_details(outcomes: Outcomes, edges: Edges = DEFAULT_EDGES) -> DetailGroups:
     """Measure one batch for all samples and for each group; may be jitted with ``edges`` static.
 
     Raises:
@@ -98,14 +100,21 @@ def _measure(outcomes: Outcomes, member: jax.Array) -> DetailMetrics:
 
 
 _measure_jit = jax.jit(measure_details, static_argnames="edges")
-_merge_jit = jax.jit(
-    partial(jax.tree.map, DetailMetrics.merge, is_leaf=lambda node: isinstance(node, DetailMetrics)),
-)
+
+
+def merge_details(one: DetailGroups, other: DetailGroups) -> DetailGroups:
+    """Add up two batches that were measured with the same edges; PizaError where they were not."""
+    if [*map(list, one.values())] != [*map(list, other.values())]:
+        raise PizaError("batches measured with different edges cannot be merged; use the same edges for all")
+    return OrderedDict(
+        (way, OrderedDict((name, group.merge(other[way][name])) for name, group in named.items()))
+        for way, named in one.items()
+    )
 
 
 def measure_in_batches(
     outcomes: Outcomes,
-    edges: Edges = Edges(),
+    edges: Edges = DEFAULT_EDGES,
     batch_size: int = 8192,
     sharding: jax.sharding.Sharding | None = None,
 ) -> DetailGroups:
@@ -117,6 +126,9 @@ def measure_in_batches(
         batch_size: samples on the device at once.
         sharding: how a batch lies on the devices; None: on one.
 
+    Returns:
+        Sums as NumPy arrays.
+
     Raises:
         PizaError: no samples, a batch size below 1, or arrays of other shapes.
     """
@@ -127,8 +139,8 @@ def measure_in_batches(
     for start in range(0, count, batch_size):
         rows = [np.asarray(array)[start : start + batch_size] for array in outcomes]
         batch = Outcomes(*(np.pad(r, [(0, batch_size - len(r))] + [(0, 0)] * (r.ndim - 1)) for r in rows))
-        part = _measure_jit(jax.device_put(batch, sharding), edges=edges)
-        total = part if total is None else _merge_jit(total, part)
+        part = jax.device_get(_measure_jit(jax.device_put(batch, sharding), edges=edges))
+        total = part if total is None else merge_details(total, part)
     assert total is not None
     return total
 
