@@ -160,7 +160,9 @@ def _predicted(item: Any, place: str, box_format: str) -> Predicted:
     one = Predicted(number, boxes, score, num_steps, steps, place, as_xywh, ranks)
     if given is not None:
         _sort(one)
-        one.boxes = [answer, *(box for box in one.boxes if box != answer)][:MOST_RANKED]
+        if answer in one.boxes:
+            one.boxes.remove(answer)
+        one.boxes = [answer, *one.boxes][:MOST_RANKED]
         one.ranks = []
     return one
 
