@@ -22,6 +22,7 @@ from piza_jax.errors import PizaError
 from piza_jax.piza.results import Box, Step
 
 FORMATS = ("auto", "xyxy", "xywh")
+_READINGS = ("score", "progress", "stop_probability")
 _NUMBERS = {int, float}
 _FARTHEST_PX = 1e9  # no photo is as large; NaN and infinity are beyond it too
 MOST_RANKED = 10  # boxes of a record that are kept, the best ones
@@ -189,14 +190,22 @@ def _sort(one: Predicted) -> None:
 
 
 def _box(corners: Any, named: str, as_xywh: bool = False) -> Box:
+    box = _box_or_none(corners, as_xywh)
+    if box is None:
+        raise PizaError(f"{named} has the box {corners!r}; four finite numbers in photo pixels are needed")
+    return box
+
+
+def _box_or_none(corners: Any, as_xywh: bool = False) -> Box | None:
+    """The box, or None if it is no four numbers; a file has so many that their names are made for errors only."""
     try:
         a, b, c, d = corners
         good = {type(a), type(b), type(c), type(d)} <= _NUMBERS
         good = good and max(abs(a), abs(b), abs(c), abs(d)) < _FARTHEST_PX and a + b + c + d < math.inf
     except (TypeError, ValueError):
-        good = False
+        return None
     if not good:
-        raise PizaError(f"{named} has the box {corners!r}; four finite numbers in photo pixels are needed")
+        return None
     return (float(a), float(b), float(a + c), float(b + d)) if as_xywh else (float(a), float(b), float(c), float(d))
 
 
@@ -222,13 +231,13 @@ def _steps(value: Any, named: str) -> tuple[int, tuple[Step, ...]]:
     if type(value) is int and value >= 1:
         return value, ()
     if isinstance(value, list) and value and all(isinstance(step, Mapping) for step in value):
-        steps = tuple(
-            Step(
-                _box(step.get("crop"), f"step {number} of {named}"),
-                _box(step.get("box"), f"step {number} of {named}"),
-                *(_score(step.get(key), named) for key in ("score", "progress", "stop_probability")),
-            )
-            for number, step in enumerate(value)
-        )
-        return len(steps), steps
+        steps = []
+        for number, step in enumerate(value):
+            crop, box = _box_or_none(step.get("crop")), _box_or_none(step.get("box"))
+            if crop is None or box is None:
+                raise PizaError(
+                    f"step {number} of {named} needs crop and box, four finite numbers in photo pixels each"
+                )
+            steps.append(Step(crop, box, *(_score(step.get(key), named) for key in _READINGS)))
+        return len(steps), tuple(steps)
     raise PizaError(f"{named} has the steps {value!r:.60}; give their number, or a list of steps with crop and box")
