@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,8 @@ from piza_jax.errors import PizaError
 
 if TYPE_CHECKING:
     from piza_jax.data.pipeline import Source
+    from piza_jax.evaluation.metrics import Summary
+    from piza_jax.evaluation.scoring import Score
 
 
 def _train(options: argparse.Namespace, rest: list[str]) -> None:
@@ -76,15 +78,26 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
 
     from piza_jax import draw
     from piza_jax.data.decode import decode_rgb
-    from piza_jax.evaluation import evaluate, metrics
+    from piza_jax.evaluation import evaluate, metrics, save, scoring
 
     _no_rest(rest, "evaluate")
+    for path in (options.output, options.coco):
+        if path:
+            save.check_folder(path)  # before the work, not after it
+    if options.predictions:
+        _score_file(options)
+        return
+    if not options.checkpoint:
+        raise PizaError("say whose answers to evaluate: --checkpoint=MODEL, or --predictions=FILE")
+    if options.format != "auto":
+        raise PizaError("--format is for the boxes of --predictions; leave it out")
     sources = _sources(options)
+    _one_split_for_coco(options, sources)
     folder = Path(options.strips) if options.strips else None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
     grounder = _grounder(options)
-    groups, listed = {}, {}
+    groups, listed, scores = {}, {}, {}
     for name, source in sources.items():
         found: list[evaluate.Prediction] = []
         count = min(options.num_records or len(source), len(source))
@@ -98,10 +111,62 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
                 bar.update()
         groups[name] = evaluate.measure(found)
         listed[name] = [one.to_dict() for one in found]
-    summary = metrics.summarise(groups)
-    if options.output:
-        evaluate.save_json({"metrics": summary, "predictions": listed}, options.output)
-    print(json.dumps(summary) if options.json else metrics.table(summary))
+        scores[name] = scoring.score(scoring.of_model(found))
+    _report(options, metrics.summarise(groups), scores, listed)
+
+
+def _score_file(options: argparse.Namespace) -> None:
+    from piza_jax.evaluation import save, scoring
+    from piza_jax.evaluation.score_file import answers_of_file
+
+    needless: tuple[str, ...] = (
+        "checkpoint",
+        "base",
+        "tokenizer",
+        "data_dir",
+        "split",
+        "images",
+        "num_records",
+        "strips",
+    )
+    needless += ("max_steps", "stop_threshold", "training_free", "single_pass")
+    given = [name for name in needless if getattr(options, name)]
+    if given:
+        raise PizaError(f"--predictions needs no model and no photos; leave out --{given[0]}")
+    if not options.annotations:
+        raise PizaError("--predictions needs --annotations=FILE.json, the records that they answer")
+    _one_split_for_coco(options, options.annotations)
+    splits = answers_of_file(options.predictions, options.annotations, options.format)
+    scores = {name: scoring.score([answer for _, answer in pairs]) for name, pairs in splits.items()}
+    listed = {}
+    if options.output or options.coco:
+        listed = {name: [save.entry(record.id, answer) for record, answer in pairs] for name, pairs in splits.items()}
+    _report(options, scoring.headlines(scores), scores, listed)
+
+
+def _one_split_for_coco(options: argparse.Namespace, splits: Sized) -> None:
+    if options.coco and len(splits) > 1:
+        raise PizaError("COCO's results name no split; give --coco with one split at a time")
+
+
+def _report(options: argparse.Namespace, summary: "Summary", scores: "dict[str, Score]", listed: dict) -> None:
+    """Write what was asked for, and print."""
+    from piza_jax.evaluation import metrics, save
+    from piza_jax.evaluation.report_text import details_text
+
+    details = {name: one.to_dict() for name, one in scores.items()}
+    if options.output and Path(options.output).suffix == ".jsonl":
+        save.save_json_lines(listed, options.output)
+    elif options.output:
+        save.save_json({"metrics": summary, "scores": details, "predictions": listed}, options.output)
+    if options.coco:
+        save.save_coco(next(iter(listed.values())), options.coco)
+    if options.json:
+        print(json.dumps({"metrics": summary, "scores": details} if options.details else summary))
+        return
+    print(metrics.table(summary))
+    if options.details:
+        print(f"\n{details_text(scores)}")
 
 
 def _sources(options: argparse.Namespace) -> "dict[str, Source]":
@@ -190,8 +255,8 @@ def _add_parts(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tokenizer", help="folder with tokenizer.json or vocab.txt, for sources that ship none")
 
 
-def _add_model(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--checkpoint", required=True, help=_SOURCES)
+def _add_model(command: argparse.ArgumentParser, required: bool = True) -> None:
+    command.add_argument("--checkpoint", required=required, help=_SOURCES)
     command.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     _add_parts(command)
 
@@ -230,7 +295,7 @@ def _parser() -> argparse.ArgumentParser:
     detect.set_defaults(run=_detect)
 
     evaluate = commands.add_parser("evaluate", help="mAcc, Acc50, Acc75, IoU and steps, by split and target size")
-    _add_model(evaluate)
+    _add_model(evaluate, required=False)
     _add_zoom(evaluate)
     evaluate.add_argument("--data_dir", help="TFDS folder of SOREC (default: the data that the run was trained on)")
     evaluate.add_argument("--split", action="append", help="split of it, such as val; may be given more than once")
@@ -238,7 +303,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--images", default="", help="folder of its photos")
     evaluate.add_argument("--num_records", type=int, default=0, help="evenly spread over the split; 0: all")
     evaluate.add_argument("--batch_size", type=int, default=8)
-    evaluate.add_argument("--output", help="write metrics and every prediction to this JSON file")
+    evaluate.add_argument("--output", help="write every number and prediction to this JSON file (.jsonl: predictions)")
+    evaluate.add_argument("--coco", help="write the predictions of the one split as COCO results to this JSON file")
+    evaluate.add_argument("--details", action="store_true", help="all measures and groups, intervals, failures")
+    evaluate.add_argument("--predictions", help="score this file, of JSON lines or in COCO's form, instead of a model")
+    evaluate.add_argument("--format", choices=("auto", "xyxy", "xywh"), default="auto", help="boxes of --predictions")
     evaluate.add_argument("--strips", help="draw the zooms of the first records into this folder")
     evaluate.add_argument("--num_strips", type=int, default=8, help="how many, of each split")
     evaluate.set_defaults(run=_evaluate)

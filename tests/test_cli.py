@@ -119,6 +119,33 @@ def test_evaluate_writes_what_it_prints(trained, tmp_path, capsys):
     assert last["eval/mean_iou"] == pytest.approx(measured["mean_iou"], abs=1e-3)
 
 
+def test_evaluate_writes_predictions_that_score_the_same(trained, tmp_path, capsys):
+    common = ["evaluate", "--checkpoint", str(trained), "--num_records", "3", "--details", "--json"]
+    lines, coco = tmp_path / "x.jsonl", tmp_path / "y.json"
+    assert main([*common, "--output", str(lines), "--coco", str(coco)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    items = [json.loads(line) for line in lines.read_text().splitlines()]
+    records = [
+        {"image": "a.png", "id": one["id"], "ref": one["expression"], "bbox": [x, y, x1 - x, y1 - y]}
+        for one in items
+        for x, y, x1, y1 in [one["target"]]
+    ]
+    (tmp_path / "scenes.json").write_text(json.dumps(records))
+    again = ["evaluate", "--annotations", str(tmp_path / "scenes.json"), "--details", "--json", "--predictions"]
+    assert main([*again, str(lines)]) == 0
+    scored = json.loads(capsys.readouterr().out)
+    assert scored["scores"]["scenes"]["failures"] == printed["scores"]["scenes"]["failures"]
+    for group, values in printed["scores"]["scenes"]["details"]["all"].items():
+        assert scored["scores"]["scenes"]["details"]["all"][group] == pytest.approx(values, rel=1e-5, abs=1e-6)
+    assert scored["metrics"]["scenes"]["all"] == pytest.approx(printed["metrics"]["scenes"]["all"], rel=1e-5, abs=1e-6)
+    results = json.loads(coco.read_text())
+    assert [one["image_id"] for one in results] == [one["id"] for one in items]
+    assert main([*again, str(coco)]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["scenes"]["all"]["mean_iou"] == pytest.approx(
+        printed["metrics"]["scenes"]["all"]["mean_iou"], rel=1e-5, abs=1e-6
+    )
+
+
 def test_evaluate_on_annotation_files(trained, photo, tmp_path, capsys):
     records = [{"image": photo.name, "bbox": [10, 20, 30, 10], "ref": WORDS, "id": 5}]
     (tmp_path / "mine.json").write_text(json.dumps(records))
@@ -152,6 +179,13 @@ def test_bad_expressions(trained, photo, capsys):
     assert "64" in refusal(capsys, "ground", photo, "car " * 100, "--checkpoint", trained)
 
 
+def two_splits(photo, tmp_path):
+    for name in ("a", "b"):
+        record = {"image": photo.name, "bbox": [10, 20, 30, 10], "ref": WORDS, "id": 5}
+        (tmp_path / f"{name}.json").write_text(json.dumps([record]))
+    return [f"--annotations={tmp_path}/a.json", f"--annotations={tmp_path}/b.json", f"--images={photo.parent}"]
+
+
 def test_bad_options(trained, photo, tmp_path, capsys):
     start = ["ground", photo, WORDS, "--checkpoint"]
     assert "it has neither piza.json" in refusal(capsys, *start, tmp_path)
@@ -166,6 +200,10 @@ def test_bad_options(trained, photo, tmp_path, capsys):
     assert "must end in one of" in refusal(capsys, *start, "--save=boxes.txt")
     assert "unknown argument '--max_steps=3'" in refusal(capsys, *start, "--max_steps=3")
     start = ["evaluate", "--checkpoint", trained]
+    assert "whose answers" in refusal(capsys, "evaluate")
+    assert "--format is for" in refusal(capsys, *start, "--format=xywh")
+    assert "there is no folder" in refusal(capsys, *start, f"--coco={tmp_path}/no/y.json")
+    assert "one split at a time" in refusal(capsys, *start, "--coco=y.json", *two_splits(photo, tmp_path))
     assert "--annotations needs --images" in refusal(capsys, *start, "--annotations=a.json")
     assert "give either" in refusal(capsys, *start, "--annotations=a", "--images=b", "--split=val")
     assert "needs --config.data.data_dir" in refusal(capsys, *start, "--split=val")

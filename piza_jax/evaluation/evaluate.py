@@ -1,11 +1,7 @@
 """Ground every record of a source and measure the boxes against the annotations."""
 
-import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import jax.numpy as jnp
@@ -88,19 +84,3 @@ def measure(found: Sequence[Prediction], edges_px2: Sequence[float] = metrics.SI
         jnp.ones(len(found), bool),
         edges_px2,
     )
-
-
-def save_json(content: Any, path: str | os.PathLike[str]) -> None:
-    """Write JSON; a reader sees the old file or the whole new one. PizaError where the folder cannot be written."""
-    target = Path(path)
-    temporary = ""
-    try:
-        with tempfile.NamedTemporaryFile("w", dir=target.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
-            temporary = file.name
-            json.dump(content, file, indent=1)
-            file.write("\n")
-        os.replace(temporary, target)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise PizaError(f"cannot write {target}: {error.strerror or error}; give a folder that exists") from error

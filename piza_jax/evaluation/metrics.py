@@ -28,10 +28,10 @@ ALL = "all"
 COLUMNS = ("mAcc", "Acc50", "Acc75", "mean_iou", "mean_steps", "count")
 
 Groups = OrderedDict[str, "GroundingMetrics"]  # jit sorts the keys of a plain dict
-Summary = dict[str, dict[str, dict[str, float | int] | None]]
+Summary = dict[str, dict[str, dict[str, Any] | None]]
 
 
-def _accuracy(*thresholds: float) -> Any:
+def accuracy(*thresholds: float) -> Any:
     """Share of samples whose overlap reaches a threshold (equality counts), averaged over the thresholds."""
     levels = np.array(thresholds, np.float32)
 
@@ -82,9 +82,9 @@ class GroundingMetrics(metrics.Collection):
     computes another mean, over the best of 1, 5 and 10 boxes at IoU .5.)
     """
 
-    mAcc: _accuracy(*THRESHOLDS)  # type: ignore[valid-type]
-    Acc50: _accuracy(0.5)  # type: ignore[valid-type]
-    Acc75: _accuracy(0.75)  # type: ignore[valid-type]
+    mAcc: accuracy(*THRESHOLDS)  # type: ignore[valid-type]
+    Acc50: accuracy(0.5)  # type: ignore[valid-type]
+    Acc75: accuracy(0.75)  # type: ignore[valid-type]
     mean_iou: _mean("iou")  # type: ignore[valid-type]
     mean_steps: _mean("steps")  # type: ignore[valid-type]
     count: Count
@@ -170,7 +170,7 @@ def _numbers(group: GroundingMetrics) -> dict[str, float | int] | None:
 
 
 def table(summary: Summary) -> str:
-    """The same numbers as an aligned text table: accuracies and IoU in percent, "-" in a group without a sample."""
+    """The same numbers as an aligned text table: accuracies and IoU in percent, "-" where there is no sample.""" ""
     header = ("split", "targets", "mAcc %", "Acc50 %", "Acc75 %", "IoU %", "steps", "count")
     rows = [header]
     for split, groups in summary.items():
@@ -179,7 +179,8 @@ def table(summary: Summary) -> str:
                 cells = ["-"] * 5 + ["0"]
             else:
                 shares = [f"{100 * values[column]:.1f}" for column in COLUMNS[:4]]
-                cells = [*shares, f"{values['mean_steps']:.2f}", f"{values['count']}"]
+                steps = values["mean_steps"]
+                cells = [*shares, "-" if steps is None else f"{steps:.2f}", f"{values['count']}"]
             rows.append((split, name, *cells))  # type: ignore[arg-type]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     lines = []
