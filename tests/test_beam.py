@@ -22,6 +22,10 @@ from tests.fake_detector import COLOURS, DecoyDetector, PatchDetector, draw_patc
 
 SIZES = [(600, 400), (500, 500), (320, 480), (640, 360), (400, 300), (512, 450), (450, 512), (700, 500)]
 CONFIG = ZoomConfig(canvas_hw=(96, 96), min_crop_px=16.0, crop_method="dense")
+GREEDY = {"no_target_threshold": 0.5}
+WIDE = {"no_target_threshold": 0.5, "beam": 2}
+TURNING = {"backtrack": 0.5, "path_score": "mean_log"}
+BOTH = {"beam": 2, **TURNING}
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +67,28 @@ def overlap(boxes, targets):
 
 def test_greedy_ends_on_the_decoy_and_a_beam_of_two_on_the_target(ground, scenes):
     _, _, targets, decoys = scenes
-    greedy, wide = [one.box for one in ground()[0]], [one.box for one in ground(beam=2)[0]]
+    greedy, wide = [one.box for one in ground(**GREEDY)[0]], [one.box for one in ground(**WIDE)[0]]
     np.testing.assert_allclose(greedy, decoys, atol=4)
     np.testing.assert_allclose(wide, targets, atol=4)
-    for one in ground(beam=2)[0]:
+    for one in ground(**WIDE)[0]:
         assert len(one.alternatives) == 1  # the decoy, once, although it is found twice
         assert one.score == pytest.approx(0.95)
         assert one.path_score > one.alternatives[0].path_score
 
 
+def path_of(one):
+    """Scores of the boxes of a path: a look that failed is none, and the one before it led to the target from afar."""
+    path = []
+    for step in one.steps:
+        if step.stop_probability == 0:
+            path[-1] = 0.7
+        else:
+            path.append(step.score)
+    return path
+
+
 def test_backtracking_alone_finds_the_target_within_the_same_steps(ground, scenes):
-    found, _ = ground(backtrack=0.5)
+    found, _ = ground(**TURNING)
     np.testing.assert_allclose([one.box for one in found], scenes[2], atol=4)
     for one, decoy, target in zip(found, scenes[3], scenes[2], strict=True):
         first, failed, again = one.steps[:3]
@@ -85,26 +100,31 @@ def test_backtracking_alone_finds_the_target_within_the_same_steps(ground, scene
         assert again.score == pytest.approx(0.95)
         assert one.steps[-1].box == one.box
         assert one.alternatives == ()
+        path = path_of(one)
+        assert len(path) == len(one.steps) - 1
+        assert one.path_score == pytest.approx(np.exp(np.mean(np.log(path))), rel=1e-5)
 
 
-def test_a_beam_that_turns_back_looks_at_more_places_than_it_has_paths(ground, scenes):
-    found, _ = ground(beam=2, backtrack=0.5, path_score="mean_log")
-    np.testing.assert_allclose([one.box for one in found], scenes[2], atol=4)
-    for one in found:
-        mean = np.exp(np.mean(np.log([step.score for step in one.steps])))
-        assert one.path_score == pytest.approx(mean, rel=1e-5)
+def test_a_beam_turns_back_by_rule_too(ground, scenes):
+    found, _ = ground(mode="training_free", beam=2, backtrack=0.5, path_score="product", max_steps=6)
+    for one, target in zip(found, scenes[2], strict=True):
+        centre = np.mean(np.reshape(one.box, (2, 2)), axis=0)
+        np.testing.assert_allclose(centre, np.mean(np.reshape(target, (2, 2)), axis=0), atol=4)
+        assert one.path_score == pytest.approx(np.prod(path_of(one)), rel=1e-5)
+        for end in one.alternatives:
+            assert overlap([end.box], [one.box])[0] <= CONFIG.nms_iou
 
 
 def test_the_best_of_a_beam_is_no_worse_than_greedy(ground, scenes):
-    for settings in ({"beam": 2}, {"beam": 2, "backtrack": 0.5, "path_score": "mean_log"}):
-        for one, other, target in zip(ground(**settings)[0], ground()[0], scenes[2], strict=True):
+    for settings in (WIDE, BOTH):
+        for one, other, target in zip(ground(**settings)[0], ground(**GREEDY)[0], scenes[2], strict=True):
             ends = [one.box, *(end.box for end in one.alternatives)]
             assert overlap(ends, target).max() >= overlap([other.box], [target])[0]
 
 
 def test_a_batch_of_eight_sizes_equals_eight_single_runs(tokenizer, ground, scenes):
-    single = grounder_of(tokenizer, batch_size=1, beam=2, backtrack=0.5, path_score="mean_log")
-    together, _ = ground(beam=2, backtrack=0.5, path_score="mean_log")
+    single = grounder_of(tokenizer, batch_size=1, **BOTH)
+    together, _ = ground(**BOTH)
     for result, photo, text in zip(together, scenes[0], scenes[1], strict=True):
         alone = single.ground(photo, text)
         figures.note("beam: batch of 8 against single runs, pixels", np.abs(np.subtract(alone.box, result.box)).max())
@@ -115,7 +135,7 @@ def test_a_batch_of_eight_sizes_equals_eight_single_runs(tokenizer, ground, scen
 
 
 def test_nothing_is_compiled_again_for_other_photos(ground, scenes):
-    _, grounder = ground(beam=2)
+    _, grounder = ground(**WIDE)
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
@@ -127,11 +147,10 @@ def test_nothing_is_compiled_again_for_other_photos(ground, scenes):
     assert compiled, "the counter counts nothing"
 
 
-def test_a_path_score_below_the_threshold_is_no_target(tokenizer, ground, scenes):
-    doubtful = grounder_of(tokenizer, no_target_threshold=0.5).ground(scenes[0], scenes[1])
-    assert all(one.no_target for one in doubtful)  # all are decoys
-    assert [one.box for one in doubtful] == [one.box for one in ground()[0]]
-    assert not any(one.no_target for one in ground()[0] + ground(beam=2)[0])
+def test_a_path_score_below_the_threshold_is_no_target(ground, scenes):
+    greedy, wide, unjudged = (ground(**settings)[0] for settings in (GREEDY, WIDE, TURNING))
+    assert all(one.no_target and one.path_score == pytest.approx(0.2) for one in greedy)
+    assert not any(one.no_target for one in wide + unjudged)
 
 
 def equal_to_greedy(model, photos, photo_hw, text, config):
@@ -140,8 +159,9 @@ def equal_to_greedy(model, photos, photo_hw, text, config):
         jax.device_get(jax.jit(lambda way=way: way(model, photos, photo_hw, text, config))())
         for way in (zoom, beam.beam_zoom)
     )
-    for name in greedy._fields[:-1]:
+    for name in set(greedy._fields) - {"path_score", "beam"}:
         np.testing.assert_array_equal(getattr(greedy, name), getattr(one, name), err_msg=name)
+    np.testing.assert_allclose(one.path_score, greedy.path_score, rtol=1e-6)  # sums in another order
     np.testing.assert_array_equal(one.beam.boxes[:, 0], greedy.box)
     return greedy
 
@@ -151,7 +171,7 @@ def test_a_beam_of_one_is_the_greedy_zoom_bit_for_bit(mode, tokenizer, scenes):
     ids = tuple(int(tokenizer.encode(colour, 8)[0][1]) for colour in COLOURS)
     model, photos, photo_hw = PatchDetector(ids), *stacked(scenes[0][:4])
     text = model.encode_text(*map(np.stack, zip(*(tokenizer.encode(one, 8) for one in scenes[1][:4]), strict=True)))
-    result = equal_to_greedy(model, photos, photo_hw, text, changed(CONFIG, mode=mode))
+    result = equal_to_greedy(model, photos, photo_hw, text, changed(CONFIG, mode=mode, path_score="mean_log"))
     assert (result.num_steps > 1).all()
 
 

@@ -21,8 +21,8 @@ from flax import nnx
 from piza_jax.ops.crop import crop_resize
 from piza_jax.ops.images import normalise
 from piza_jax.piza.boxes import best_distinct_boxes, box_in_photo, distinct_boxes
+from piza_jax.piza.paths import Paths, View, as_rows, path_values, result_of, start_paths, take_paths
 from piza_jax.piza.zoom import (
-    Beam,
     Following,
     Normalise,
     ZoomModel,
@@ -33,40 +33,10 @@ from piza_jax.piza.zoom import (
     follow,
     log_path_score,
     log_score,
-    read,
     where_rows,
     whole_photo,
 )
 from piza_jax.piza.zoom_config import ZoomConfig
-
-
-class _View(NamedTuple):
-    """Distinct boxes of one crop, P of each path, and the path that leads to it; leading axes [B, K]."""
-
-    crop: jax.Array  # [B, K, 4]
-    progress: jax.Array  # [B, K]
-    boxes: jax.Array  # [B, K, P, 4], best first
-    scores: jax.Array  # [B, K, P], -inf: no box, or tried
-    length: jax.Array  # int32 [B, K], boxes of the path before this view
-    log_sum: jax.Array  # [B, K], of their scores
-
-
-class _Paths(NamedTuple):
-    """All paths; leading axes [B, K]."""
-
-    valid: jax.Array  # bool, False: an empty place of the beam
-    active: jax.Array  # bool, not finished yet
-    looked: jax.Array  # bool, in this step
-    step: ZoomStep  # the last one
-    crop: jax.Array  # where to look next
-    progress: jax.Array  # of that crop
-    history: jax.Array  # [B, K, N + 1, 4]
-    length: jax.Array  # int32, boxes on the path after the whole photo
-    log_sum: jax.Array  # of their scores
-    score: jax.Array  # of the last one
-    before: _View  # the view that it was found in
-    steps: ZoomStep  # [B, K, N, ...]
-    taken: jax.Array  # bool [B, K, N], steps in which the path looked
 
 
 class _Choice(NamedTuple):
@@ -87,25 +57,26 @@ def beam_zoom(
 ) -> ZoomResult:
     """Zoom along the config.beam best paths of each photo. To be run under jit; with one path it equals ``zoom``.
 
-    Arguments, result and errors are those of ``zoom``, the steps are those of the best path, and the result's ``beam``
-    holds the ends of all paths. The views of all paths of all photos are one batch [B * K] of the detector.
+    Arguments, result and errors are those of ``zoom``. The steps and their number are those of the best path, looks
+    that found nothing among them, and the result's ``beam`` holds the ends of all paths. The views of all paths
+    of all photos are one batch [B * K] of the detector.
     """
     check_model(model, config)
     graphdef, state = nnx.split(model)
     k, n = config.beam, config.max_steps
     whole = whole_photo(photo_hw)
-    start = _start(model, whole, config)
+    start = start_paths(model, whole, config)
     text = jax.tree.map(lambda x: jnp.repeat(x, k, axis=0), text)
     wholes = jnp.repeat(whole, k, axis=0)
 
-    def look(paths: _Paths, t: jax.Array) -> _Paths:
+    def look(paths: Paths, t: jax.Array) -> Paths:
         # A model closed over by scan must be a copy inside it, or its variables belong to the outer trace.
         inner = nnx.merge(graphdef, state, copy=True)
         view = _look(inner, paths, photos, photo_hw, text, config, normalise)
         failed = _failed(paths, view, config) & (t + 1 < n)
         source = jax.tree.map(lambda old, new: where_rows(failed, old, new), paths.before, view)
         choice = _choose(paths, source, config)
-        paths, view, source, failed = _take((paths, view, source, failed), choice.path)
+        paths, view, source, failed = take_paths((paths, view, source, failed), choice.path)
         moved = paths.active & choice.valid
         after = _extend(inner, paths, source, choice.rank, wholes, config)
         after = after._replace(
@@ -117,53 +88,25 @@ def beam_zoom(
         chosen = jax.tree.map(lambda new, old: where_rows(moved, new, old), after, kept)
         return chosen._replace(valid=choice.valid & paths.valid)
 
-    def body(paths: _Paths, t: jax.Array) -> tuple[_Paths, None]:
+    def body(paths: Paths, t: jax.Array) -> tuple[Paths, None]:
         idle = paths._replace(looked=jnp.zeros_like(paths.looked))
         after = jax.lax.cond(jnp.any(paths.active), look, lambda _, __: idle, paths, t)
         steps = jax.tree.map(lambda all_steps, one: all_steps.at[:, :, t].set(one), after.steps, after.step)
         return after._replace(steps=steps, taken=after.taken.at[:, :, t].set(after.looked)), None
 
     end, _ = jax.lax.scan(body, start, jnp.arange(n))
-    return _result(end, config)
-
-
-def _start(model: ZoomModel, whole: jax.Array, config: ZoomConfig) -> _Paths:
-    """One path at the whole photo, and empty places."""
-    batch, k, n = whole.shape[0], config.beam, config.max_steps
-    kept = k if config.backtrack == 0 else k * n
-    history = jnp.zeros((batch, n + 1, 4), jnp.float32).at[:, 0].set(whole)
-    progress = read(model, history, 0).progress if config.mode == "piza" else jnp.zeros((batch,), jnp.float32)
-    crop, history, progress = (jnp.repeat(x[:, None], k, axis=1) for x in (whole, history, progress))
-    first = jnp.broadcast_to(jnp.arange(k) == 0, (batch, k))
-    zeros, none = jnp.zeros((batch, k), jnp.float32), jnp.zeros((batch, k), jnp.int32)
-    step = ZoomStep(crop, crop, zeros, zeros, zeros)
-    no_boxes = jnp.zeros((batch, k, kept, 4), jnp.float32)
-    return _Paths(
-        valid=first,
-        active=first,
-        looked=jnp.zeros_like(first),
-        step=step,
-        crop=crop,
-        progress=progress,
-        history=history,
-        length=none,
-        log_sum=zeros,
-        score=zeros,
-        before=_View(crop, zeros, no_boxes, jnp.full((batch, k, kept), -jnp.inf), none, zeros),
-        steps=jax.tree.map(lambda x: jnp.repeat(x[:, :, None], n, axis=2), step),
-        taken=jnp.zeros((batch, k, n), bool),
-    )
+    return result_of(end, config)
 
 
 def _look(
     model: ZoomModel,
-    paths: _Paths,
+    paths: Paths,
     photos: jax.Array,
     photo_hw: jax.Array,
     text: Any,
     config: ZoomConfig,
     normalise: Normalise,
-) -> _View:
+) -> View:
     """What the crops of all paths show."""
     batch, k, kept = paths.before.scores.shape
 
@@ -173,17 +116,17 @@ def _look(
     # Mapped over the paths, for repeating the photos would cost their memory once for each path.
     views = jax.lax.map(crop, jnp.swapaxes(paths.crop, 0, 1))
     views, valid_hw = (jnp.swapaxes(x, 0, 1).reshape(batch * k, *x.shape[2:]) for x in views)
-    detections = detect(model, normalise(views, valid_hw), valid_hw, text, _rows(paths.progress), config)
+    detections = detect(model, normalise(views, valid_hw), valid_hw, text, as_rows(paths.progress), config)
     logits, boxes = detections.logits[-1], detections.boxes[-1].astype(jnp.float32)
     view_wh = valid_hw[:, ::-1].astype(jnp.float32)
     best, scores = best_distinct_boxes(logits, boxes, view_wh, kept, config.nms_iou)
-    crops, sizes = jnp.repeat(_rows(paths.crop), kept, axis=0), jnp.repeat(photo_hw, k * kept, axis=0)
+    crops, sizes = jnp.repeat(as_rows(paths.crop), kept, axis=0), jnp.repeat(photo_hw, k * kept, axis=0)
     in_photo = box_in_photo(best.reshape(-1, 4), crops, sizes).reshape(batch, k, kept, 4)
     scores = scores.reshape(batch, k, kept)
-    return _View(paths.crop, paths.progress, in_photo, scores, paths.length, paths.log_sum)
+    return View(paths.crop, paths.progress, in_photo, scores, paths.length, paths.log_sum)
 
 
-def _failed(paths: _Paths, view: _View, config: ZoomConfig) -> jax.Array:
+def _failed(paths: Paths, view: View, config: ZoomConfig) -> jax.Array:
     """Whether to go back to the view before, bool [B, K]."""
     if config.backtrack == 0:
         return jnp.zeros_like(paths.active)
@@ -192,7 +135,7 @@ def _failed(paths: _Paths, view: _View, config: ZoomConfig) -> jax.Array:
     return paths.active & poor & (jnp.max(paths.before.scores, axis=-1) > best)
 
 
-def _choose(paths: _Paths, source: _View, config: ZoomConfig) -> _Choice:
+def _choose(paths: Paths, source: View, config: ZoomConfig) -> _Choice:
     """The K best of what active paths propose, and of ended paths."""
     batch, k = paths.valid.shape
     scores, rank = jax.lax.top_k(source.scores, k)  # [B, K, K]
@@ -200,7 +143,7 @@ def _choose(paths: _Paths, source: _View, config: ZoomConfig) -> _Choice:
     log_sum = source.log_sum[..., None] + log_score(scores)
     values = log_path_score(log_sum, scores, source.length[..., None] + 1, config)
     values = jnp.where(jnp.isneginf(scores), -jnp.inf, values)
-    itself = jnp.where(jnp.arange(k) == 0, _values(paths, config)[..., None], -jnp.inf)
+    itself = jnp.where(jnp.arange(k) == 0, path_values(paths, config)[..., None], -jnp.inf)
     values = where_rows(paths.active, values, itself).reshape(batch, k * k)
     boxes = where_rows(paths.active, boxes, jnp.broadcast_to(paths.step.box[:, :, None], boxes.shape))
     index, there = distinct_boxes(values, boxes.reshape(batch, k * k, 4), k, config.nms_iou)
@@ -208,8 +151,8 @@ def _choose(paths: _Paths, source: _View, config: ZoomConfig) -> _Choice:
 
 
 def _extend(
-    model: ZoomModel, paths: _Paths, source: _View, rank: jax.Array, wholes: jax.Array, config: ZoomConfig
-) -> _Paths:
+    model: ZoomModel, paths: Paths, source: View, rank: jax.Array, wholes: jax.Array, config: ZoomConfig
+) -> Paths:
     """Every path with one box more, that of the rank [B, K] in its source; its step is as if just seen there."""
     box = jnp.take_along_axis(source.boxes, rank[..., None, None], axis=2)[:, :, 0]
     score = jnp.take_along_axis(source.scores, rank[..., None], axis=2)[:, :, 0]
@@ -232,7 +175,7 @@ def _extend(
 
 def _follow(
     model: ZoomModel,
-    view: _View,
+    view: View,
     box: jax.Array,
     history: jax.Array,
     length: jax.Array,
@@ -240,7 +183,7 @@ def _follow(
     config: ZoomConfig,
 ) -> Following:
     """As ``follow``, for boxes [B, K, 4] of each view."""
-    crop, progress, box, history, last = map(_rows, (view.crop, view.progress, box, history, length))
+    crop, progress, box, history, last = map(as_rows, (view.crop, view.progress, box, history, length))
     after = follow(model, crop, progress, box, history, last, wholes, config)
     return jax.tree.map(lambda x: x.reshape(*length.shape, *x.shape[1:]), after)
 
@@ -248,8 +191,8 @@ def _follow(
 def _step(
     model: ZoomModel,
     step: ZoomStep,
-    paths: _Paths,
-    view: _View,
+    paths: Paths,
+    view: View,
     failed: jax.Array,
     wholes: jax.Array,
     config: ZoomConfig,
@@ -277,40 +220,3 @@ def _untried(scores: jax.Array, choice: _Choice, moved: jax.Array) -> jax.Array:
     sharing = jnp.maximum(jnp.sum(together, axis=-1), 1)[..., None]
     own = jnp.sum(together & (jnp.arange(k)[:, None] > jnp.arange(k)), axis=-1)[..., None]
     return jnp.where(untried & (turn % sharing == own), scores, -jnp.inf)
-
-
-def _values(paths: _Paths, config: ZoomConfig) -> jax.Array:
-    """Logarithms of the path scores [B, K], -inf in empty places."""
-    values = log_path_score(paths.log_sum, paths.score, jnp.maximum(paths.length, 1), config)
-    return jnp.where(paths.valid, values, -jnp.inf)
-
-
-def _result(end: _Paths, config: ZoomConfig) -> ZoomResult:
-    values, order = jax.lax.top_k(_values(end, config), config.beam)
-    paths = _take(end, order)
-    path_scores = jnp.exp(values)
-    best: _Paths = jax.tree.map(lambda x: x[:, 0], paths)
-    return ZoomResult(
-        box=best.step.box,
-        score=best.step.score,
-        num_steps=jnp.sum(best.taken, axis=1, dtype=jnp.int32),
-        crops=best.steps.crop,
-        boxes=best.steps.box,
-        scores=best.steps.score,
-        progress=best.steps.progress,
-        stop_probability=best.steps.stop_probability,
-        active=best.taken,
-        path_score=path_scores[:, 0],
-        no_target=path_scores[:, 0] < config.no_target_threshold,
-        beam=Beam(paths.step.box, jnp.where(paths.valid, paths.step.score, 0.0), path_scores, paths.valid),
-    )
-
-
-def _take(tree: Any, path: jax.Array) -> Any:
-    """Every [B, K, ...] of the tree with its second axis in the order of path [B, K]."""
-    return jax.tree.map(lambda x: jax.vmap(lambda rows, index: rows[index])(x, path), tree)
-
-
-def _rows(x: jax.Array) -> jax.Array:
-    """[B, K, ...] -> [B * K, ...], the batch of the model."""
-    return x.reshape(-1, *x.shape[2:])
