@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 from piza_jax.errors import PizaError
 
 if TYPE_CHECKING:
-    from piza_jax.grounder import Grounder, Grounding, PhraseDetections, Step, load
+    from piza_jax.grounder import Alternative, Grounder, Grounding, PhraseDetections, Step, load
 
-__all__ = ["Grounder", "Grounding", "PhraseDetections", "PizaError", "Step", "load"]
+__all__ = ["Alternative", "Grounder", "Grounding", "PhraseDetections", "PizaError", "Step", "load"]
 __version__ = "0.1.0"
 
 

@@ -45,6 +45,10 @@ def _ground(options: argparse.Namespace, rest: list[str]) -> None:
             f"step {number}: crop {_pixels(step.crop)}  box {_pixels(step.box)}  score {step.score:.3f}  "
             f"progress {step.progress:.2f}  stop {step.stop_probability:.2f}"
         )
+    for other in found.alternatives:
+        print(f"other: {_pixels(other.box)}  score {other.score:.3f}  path score {other.path_score:.3f}")
+    if found.no_target:
+        print(f"no target: the path score {found.path_score:.3f} is below the threshold; the best guess is")
     print(f"box (x0 y0 x1 y1 px): {_pixels(found.box)}  score {found.score:.3f}")
 
 
@@ -235,8 +239,7 @@ def _no_rest(rest: Sequence[str], command: str) -> None:
 
 
 def _grounder(options: argparse.Namespace) -> "piza_jax.Grounder":
-    chosen = {"max_steps": options.max_steps, "stop_threshold": options.stop_threshold}
-    given = {name: value for name, value in chosen.items() if value is not None}
+    given = {name: getattr(options, name) for name in _ZOOM_OPTIONS if getattr(options, name) is not None}
     size = {"batch_size": options.batch_size} if "batch_size" in options else {}
     source = {"base": options.base, "tokenizer": options.tokenizer}
     way = {"training_free": True if options.training_free else None, "single_pass": options.single_pass}
@@ -246,6 +249,9 @@ def _grounder(options: argparse.Namespace) -> "piza_jax.Grounder":
 def _pixels(box: Sequence[float]) -> str:
     return " ".join(f"{value:.1f}" for value in box)
 
+
+# Options of the commands that are fields of ZoomConfig.
+_ZOOM_OPTIONS = ("max_steps", "stop_threshold", "beam", "path_score", "nms_iou", "backtrack", "no_target_threshold")
 
 _SOURCES = "folder of a training run or of piza convert, transformers folder or hub name, or a release's .pth"
 
@@ -264,6 +270,11 @@ def _add_model(command: argparse.ArgumentParser, required: bool = True) -> None:
 def _add_zoom(command: argparse.ArgumentParser) -> None:
     command.add_argument("--max_steps", type=int, help="most zoom steps (default: as trained)")
     command.add_argument("--stop_threshold", type=float, help="stop probability that ends a zoom (default 0.95)")
+    command.add_argument("--beam", type=int, help="paths to follow at once (default 1: the best box only)")
+    command.add_argument("--path_score", help="what paths are compared by: last (default), mean_log or product")
+    command.add_argument("--nms_iou", type=float, help="overlap above which two boxes are one place (default 0.5)")
+    command.add_argument("--backtrack", type=float, help="turn back where the score falls below this part of the last")
+    command.add_argument("--no_target_threshold", type=float, help="least path score of a target (default 0)")
     command.add_argument("--training_free", action="store_true", help="zoom by rule, without the PIZA weights")
     command.add_argument("--single_pass", action="store_true", help="look once at the whole photo instead of zooming")
 

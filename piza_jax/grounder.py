@@ -9,11 +9,11 @@ from piza_jax.convert.load import Loaded, load_source
 from piza_jax.data.decode import Orientation
 from piza_jax.data.tokenize import Tokenizer
 from piza_jax.errors import PizaError
-from piza_jax.piza.grounding import Grounder, Grounding, Photo, Step
+from piza_jax.piza.grounding import Alternative, Grounder, Grounding, Photo, Step
 from piza_jax.piza.phrases import PhraseDetections
 from piza_jax.piza.zoom import ZoomConfig, changed, zoom_config_of
 
-__all__ = ["Grounder", "Grounding", "Photo", "PhraseDetections", "Step", "load", "open_model"]
+__all__ = ["Alternative", "Grounder", "Grounding", "Photo", "PhraseDetections", "Step", "load", "open_model"]
 
 Source = str | os.PathLike[str]
 
@@ -44,7 +44,7 @@ def load(
         batch_size: most photos in one run of the device.
         photo_hw: smallest photo canvas, see Grounder.
         orientation: "stored", or "upright" to turn photos as their EXIF tag says.
-        zoom_options: fields of ZoomConfig, such as max_steps, in place of those of the training.
+        zoom_options: fields of ZoomConfig, such as max_steps or beam, in place of those of the training.
 
     Raises:
         PizaError: nothing that can be loaded there; an option that does not exist or has no sense.

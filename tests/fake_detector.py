@@ -51,8 +51,15 @@ class PatchDetector(nnx.Module):
         return Reading(stop, jnp.clip(progress, 0.0, 1.0))
 
     def detect(self, images, valid_hw, text, progress=None):
+        box, top, _ = self.find(images, valid_hw, text.channel, progress)
+        other = jnp.full_like(box, 0.5)
+        boxes = jnp.stack([other, box, other], axis=1)  # [B, 3, 4]
+        return _found(jnp.stack([top * 0, top / 64, top * 0 - 1], axis=1), boxes)
+
+    def find(self, images, valid_hw, channel, progress):
+        """Box [B, 4] around the patch of a channel [B], its strongest colour [B] and its part of the view's side."""
         pixels = images * PIXEL_STD + PIXEL_MEAN
-        wanted = jnp.take_along_axis(pixels, text.channel[:, None, None, None], axis=3)[..., 0]
+        wanted = jnp.take_along_axis(pixels, channel[:, None, None, None], axis=3)[..., 0]
         colour = 1.5 * wanted - 0.5 * jnp.sum(pixels, axis=3)  # [B, H, W]
         rows, columns = jnp.arange(images.shape[1]) + 0.5, jnp.arange(images.shape[2]) + 0.5
         valid = (rows < valid_hw[:, :1])[:, :, None] & (columns < valid_hw[:, 1:])[:, None, :]
@@ -64,11 +71,31 @@ class PatchDetector(nnx.Module):
         low_x, high_x = _extent(jnp.any(patch, axis=1), columns, margin)
         size = valid_hw[:, ::-1].astype(jnp.float32)
         low, high = jnp.stack([low_x, low_y], 1) / size, jnp.stack([high_x, high_y], 1) / size
-        box = jnp.concatenate([(low + high) / 2, high - low], axis=1)
-        other = jnp.full_like(box, 0.5)
-        boxes = jnp.stack([other, box, other], axis=1)  # [B, 3, 4]
-        logits = jnp.stack([top * 0, top / 64, top * 0 - 1], axis=1)[..., None]
-        return Found(jnp.concatenate([logits, jnp.full_like(logits, -jnp.inf)], axis=2)[None], boxes[None])
+        part = (jnp.maximum(high_x - low_x, high_y - low_y) - 2 * margin) / jnp.max(size, axis=1)
+        return jnp.concatenate([(low + high) / 2, high - low], axis=1), top, part
+
+
+class DecoyDetector(PatchDetector):
+    """Wrong at first sight: from afar, the patch of the next colour scores higher than that of the colour asked for.
+
+    Near, the decoy's score falls and the target's rises. Each patch is found twice, by boxes that are nearly the same.
+    """
+
+    def detect(self, images, valid_hw, text, progress=None):
+        boxes, scores = [], []
+        for channel, afar, near in ((text.channel, 0.7, 0.95), ((text.channel + 1) % 3, 0.9, 0.2)):
+            box, top, part = self.find(images, valid_hw, channel, progress)
+            score = jnp.where(top > 60, jnp.where(part > 0.08, near, afar), 0.02)
+            boxes += [box, box + jnp.array([0.002, 0.0, 0.0, 0.0])]
+            scores += [score, score - 0.01]
+        scores = jnp.stack(scores, axis=1)
+        return _found(jnp.log(scores / (1 - scores)), jnp.stack(boxes, axis=1))
+
+
+def _found(logits, boxes):
+    """Of one layer, with a token that is padding."""
+    logits = logits[..., None]
+    return Found(jnp.concatenate([logits, jnp.full_like(logits, -jnp.inf)], axis=2)[None], boxes[None])
 
 
 def _extent(any_line, positions, margin):

@@ -70,6 +70,25 @@ def test_training_free_ground_takes_another_way(trained, photo, capsys):
     assert free["steps"][0]["box"] != list(trained_way.steps[0].box)  # no zoom embedding
 
 
+def test_ground_follows_a_beam(trained, photo, capsys):
+    common = ["ground", str(photo), WORDS, "--checkpoint", str(trained), "--max_steps=2"]
+    settings = {"beam": 2, "path_score": "mean_log", "nms_iou": 0.4, "backtrack": 0.5, "no_target_threshold": 1.0}
+    common += [f"--{name}={value}" for name, value in settings.items()]
+    assert main([*common, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    found = piza_jax.load(trained, max_steps=2, **settings).ground(photo, WORDS)
+    np.testing.assert_allclose(printed["box"], found.box, atol=1e-3)
+    assert printed["no_target"]
+    assert found.no_target
+    assert len(printed["alternatives"]) == len(found.alternatives) == 1
+    np.testing.assert_allclose(printed["alternatives"][0]["box"], found.alternatives[0].box, atol=1e-3)
+    assert main(common) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3].startswith("other: ")
+    assert lines[-2].startswith("no target: ")
+    assert lines[-1].startswith("box (x0 y0 x1 y1 px): ")
+
+
 def test_single_pass_looks_once_at_the_whole_photo(trained, photo, tmp_path, capsys):
     common = ["--checkpoint", str(trained), "--single_pass", "--json"]
     assert main(["ground", str(photo), WORDS, *common, "--save", str(tmp_path / "look.png")]) == 0
@@ -189,6 +208,7 @@ def two_splits(photo, tmp_path):
 def test_bad_options(trained, photo, tmp_path, capsys):
     start = ["ground", photo, WORDS, "--checkpoint"]
     assert "it has neither piza.json" in refusal(capsys, *start, tmp_path)
+    assert "zoom.beam is 0" in refusal(capsys, *start, trained, "--beam=0")
     assert "zoom.max_steps is 0" in refusal(capsys, *start, trained, "--max_steps=0")
     assert "must end in one of" in refusal(capsys, *start, trained, "--save=strip.txt")
     assert "there is no folder" in refusal(capsys, *start, trained, f"--save={tmp_path}/no/strip.png")

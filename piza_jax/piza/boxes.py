@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from piza_jax.ops.boxes import cxcywh_to_xyxy
+from piza_jax.ops.boxes import cxcywh_to_xyxy, iou_and_giou
 
 # Sides of boxes never get below this, so that areas and their logarithms exist.
 LEAST_BOX_PX = 1.0
@@ -23,6 +23,54 @@ def best_box(logits: jax.Array, boxes_cxcywh: jax.Array) -> tuple[jax.Array, jax
     index = jnp.argmax(best, axis=-1)[:, None]
     box = jnp.take_along_axis(boxes_cxcywh, index[..., None], axis=1)[:, 0]
     return box, jax.nn.sigmoid(jnp.take_along_axis(best, index, axis=1)[:, 0].astype(jnp.float32))
+
+
+def distinct_boxes(
+    values: jax.Array, boxes_xyxy: jax.Array, count: int, most_iou: float
+) -> tuple[jax.Array, jax.Array]:
+    """The boxes of the highest values, best first, without those that overlap a better one.
+
+    Args:
+        values: [B, Q], -inf where there is no box.
+        boxes_xyxy: float32 [B, Q, 4] in any unit much larger than 1e-3.
+        count: how many, K; static.
+        most_iou: overlap from which on, itself excluded, two boxes are one place.
+
+    Returns:
+        Their indices int32 [B, K], and whether there was such a box, bool [B, K]. The first always counts as one.
+    """
+
+    def pick(left: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        index = jnp.argmax(left, axis=1)[:, None]  # [B, 1]
+        there = ~jnp.isneginf(jnp.take_along_axis(left, index, axis=1)[:, 0])
+        overlap = iou_and_giou(jnp.take_along_axis(boxes_xyxy, index[..., None], axis=1), boxes_xyxy)[0]
+        taken = (overlap > most_iou) | (jnp.arange(left.shape[1]) == index)
+        return jnp.where(taken, -jnp.inf, left), (index[:, 0].astype(jnp.int32), there)
+
+    _, (indices, there) = jax.lax.scan(pick, values, None, length=count)
+    return indices.T, there.T.at[:, 0].set(True)
+
+
+def best_distinct_boxes(
+    logits: jax.Array, boxes_cxcywh: jax.Array, view_wh: jax.Array, count: int, most_iou: float
+) -> tuple[jax.Array, jax.Array]:
+    """As ``best_box``, but the K best boxes that do not overlap each other; the first is that of ``best_box``.
+
+    Args:
+        logits: [B, Q, L], -inf on padding tokens.
+        boxes_cxcywh: float32 [B, Q, 4] in 0..1 of the view.
+        view_wh: float32 [B, 2] width and height of the view in pixels.
+        count: K; static.
+        most_iou: see ``distinct_boxes``.
+
+    Returns:
+        Boxes [B, K, 4] and scores float32 [B, K], best first; -inf where there are no more boxes.
+    """
+    best = jnp.max(logits, axis=-1)  # [B, Q]
+    in_view = cxcywh_to_xyxy(boxes_cxcywh) * jnp.tile(view_wh, (1, 2))[:, None]
+    index, there = distinct_boxes(best, in_view, count, most_iou)
+    scores = jax.nn.sigmoid(jnp.take_along_axis(best, index, axis=1).astype(jnp.float32))
+    return jnp.take_along_axis(boxes_cxcywh, index[..., None], axis=1), jnp.where(there, scores, -jnp.inf)
 
 
 def box_in_photo(box_cxcywh: jax.Array, crop_xyxy: jax.Array, photo_hw: jax.Array) -> jax.Array:

@@ -14,13 +14,14 @@ from piza_jax.data.preprocess import Preprocessing
 from piza_jax.data.tokenize import Tokenizer
 from piza_jax.errors import PizaError
 from piza_jax.ops.images import normalise
+from piza_jax.piza.beam import beam_zoom
 from piza_jax.piza.photos import Photo, is_single, read_photo
 from piza_jax.piza.phrases import PhraseDetections, Text, check_thresholds, select, texts_of
-from piza_jax.piza.results import Box, Grounding, Step, of_look, of_zoom
+from piza_jax.piza.results import Alternative, Box, Grounding, Step, of_look, of_zoom
 from piza_jax.piza.single_pass import SinglePass
 from piza_jax.piza.zoom import ZoomConfig, ZoomModel, ZoomResult, zoom
 
-__all__ = ["Box", "Grounder", "Grounding", "Photo", "Step"]
+__all__ = ["Alternative", "Box", "Grounder", "Grounding", "Photo", "Step"]
 
 # Heights and widths that the photo canvas grows through; each growth compiles the zoom again, nothing else does.
 PHOTO_SIDES = (512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
@@ -91,8 +92,10 @@ class Grounder:
         def encode(state: Any, input_ids: jax.Array, token_mask: jax.Array) -> Any:
             return nnx.merge(graphdef, state, copy=True).encode_text(input_ids, token_mask)
 
+        search = zoom if config.one_path else beam_zoom
+
         def run(state: Any, photos: jax.Array, photo_hw: jax.Array, text: Any) -> ZoomResult:
-            return zoom(nnx.merge(graphdef, state, copy=True), photos, photo_hw, text, config, to_input)
+            return search(nnx.merge(graphdef, state, copy=True), photos, photo_hw, text, config, to_input)
 
         self._encode, self._zoom = jax.jit(encode), jax.jit(run)
 
@@ -138,7 +141,8 @@ class Grounder:
         for batch in self._batches(images, texts):
             if self.single_pass:
                 looks = self._look(self._state, batch.photos, batch.input_ids, batch.token_mask)
-                found += map(of_look, looks, batch.photos, batch.texts)
+                pairs = zip(looks, batch.photos, batch.texts, strict=True)
+                found += [of_look(*pair, self.zoom_config.no_target_threshold) for pair in pairs]
             else:
                 result = self.run(batch.photos, batch.input_ids, batch.token_mask)
                 found += [of_zoom(result, row, text) for row, text in enumerate(batch.texts)]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from piza_jax.piza.single_pass import Look
-from piza_jax.piza.zoom import ZoomResult
+from piza_jax.piza.zoom import Beam, ZoomResult
 
 Box = tuple[float, float, float, float]
 
@@ -31,6 +31,21 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """Where another path of a beam ended.
+
+    Attributes:
+        box: xyxy photo pixels.
+        score: of that box, 0..1.
+        path_score: what paths were compared by, 0..1.
+    """
+
+    box: Box
+    score: float
+    path_score: float
+
+
+@dataclass(frozen=True)
 class Grounding:
     """What a photo shows of an expression.
 
@@ -39,12 +54,18 @@ class Grounding:
         box: xyxy photo pixels, the last step's box.
         score: the last step's score, 0..1.
         steps: the zoom, from the whole photo on.
+        path_score: 0..1, by the rule of the zoom, such as the last score; what no_target is judged by.
+        no_target: whether the photo seems to hold no such thing; the box is the best guess all the same.
+        alternatives: the ends of the other paths of a beam, best first.
     """
 
     expression: str
     box: Box
     score: float
     steps: tuple[Step, ...]
+    path_score: float | None = None
+    no_target: bool = False
+    alternatives: tuple[Alternative, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dict, ready for JSON."""
@@ -58,14 +79,29 @@ def of_zoom(result: ZoomResult, row: int, expression: str) -> Grounding:
         for readings in [(result.scores, result.progress, result.stop_probability)]
         for t in range(int(result.num_steps[row]))
     )
-    return Grounding(expression, _box(result.box[row]), float(result.score[row]), steps)
+    return Grounding(
+        expression,
+        _box(result.box[row]),
+        float(result.score[row]),
+        steps,
+        path_score=float(result.path_score[row]),
+        no_target=bool(result.no_target[row]),
+        alternatives=_alternatives(result.beam, row) if result.beam else (),
+    )
 
 
-def of_look(look: Look, photo: np.ndarray, expression: str) -> Grounding:
-    """A single pass as a zoom of one step, the whole photo."""
+def of_look(look: Look, photo: np.ndarray, expression: str, no_target_threshold: float = 0.0) -> Grounding:
+    """A single pass as a zoom of one step, the whole photo; the path score is its score."""
     box, score = _box(look.box), float(look.score)
     whole = (0.0, 0.0, float(photo.shape[1]), float(photo.shape[0]))
-    return Grounding(expression, box, score, (Step(whole, box, score, progress=0.0, stop_probability=1.0),))
+    step = Step(whole, box, score, progress=0.0, stop_probability=1.0)
+    return Grounding(expression, box, score, (step,), path_score=score, no_target=score < no_target_threshold)
+
+
+def _alternatives(beam: Beam, row: int) -> tuple[Alternative, ...]:
+    ends = zip(beam.boxes[row], beam.scores[row], beam.path_scores[row], beam.valid[row], strict=True)
+    paths = [Alternative(_box(box), float(score), float(path)) for box, score, path, valid in ends if valid]
+    return tuple(paths[1:])
 
 
 def _box(corners: Any) -> Box:

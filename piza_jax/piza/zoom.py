@@ -10,9 +10,7 @@ sentence speaks of stays in view, and never so small that the box fills more tha
 the box is tight, its side at least ``tight`` of the crop's, or when the next crop would hardly be smaller.
 """
 
-import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -21,82 +19,18 @@ from flax import nnx
 
 from piza_jax.errors import PizaError
 from piza_jax.ops.boxes import area
-from piza_jax.ops.crop import METHODS, crop_resize
+from piza_jax.ops.crop import crop_resize
 from piza_jax.ops.images import normalise
-from piza_jax.piza.boxes import LEAST_BOX_PX, best_box, box_in_photo, square, widen
+from piza_jax.piza.boxes import best_box, box_in_photo, square, widen
+from piza_jax.piza.zoom_config import ZoomConfig, changed, zoom_config_of
 
-MODES = ("piza", "training_free")
+__all__ = ["Normalise", "ZoomConfig", "ZoomModel", "ZoomResult", "changed", "zoom", "zoom_config_of"]
 
 # A training-free crop that would keep more than this part of the side of the one before it is not worth a step.
 _LEAST_SHRINK = 0.9
 
-
-@dataclass(frozen=True)
-class ZoomConfig:
-    """How to zoom.
-
-    Attributes:
-        max_steps: most crops, N.
-        stop_threshold: stop probability from which on a box is final (mode "piza").
-        min_crop_px: least side of a crop, photo pixels; a smaller box is seen with its surroundings.
-        canvas_hw: height and width that every crop is resized to (aspect kept, zeros around).
-        mode: "piza", or "training_free" for a detector without PIZA weights.
-        step_progress: training-free: how far, in logarithms of the side, a crop goes towards the box.
-        context: training-free: least side of a crop, in longest sides of the box.
-        tight: training-free: stop when the root of box area over crop area reaches this.
-        crop_method: see ``ops.crop.crop_resize``.
-    """
-
-    max_steps: int = 5
-    stop_threshold: float = 0.95
-    min_crop_px: float = 32.0
-    canvas_hw: tuple[int, int] = (1024, 1024)
-    mode: str = "piza"
-    step_progress: float = 0.4
-    context: float = 1.5
-    tight: float = 0.25
-    crop_method: str = "auto"
-
-    def __post_init__(self) -> None:
-        rules = (
-            ("max_steps", self.max_steps >= 1, "at least 1"),
-            ("stop_threshold", self.stop_threshold > 0, "above 0"),
-            ("min_crop_px", self.min_crop_px >= LEAST_BOX_PX, f"at least {LEAST_BOX_PX}"),
-            ("canvas_hw", len(self.canvas_hw) == 2 and min(self.canvas_hw) >= 1, "a height and a width"),
-            ("mode", self.mode in MODES, f"one of {', '.join(MODES)}"),
-            ("step_progress", 0 < self.step_progress < 1, "between 0 and 1"),
-            ("context", self.context >= 1, "at least 1"),
-            ("tight", 0 < self.tight <= 1, "above 0 and at most 1"),
-            ("crop_method", self.crop_method in METHODS, f"one of {', '.join(METHODS)}"),
-        )
-        for name, good, wanted in rules:
-            if not good:
-                raise PizaError(f"zoom.{name} is {getattr(self, name)!r}; it must be {wanted}")
-
-
-def zoom_config_of(config: Mapping[str, Any], **changes: Any) -> ZoomConfig:
-    """The zoom that fits a training configuration (its canvas, step limit and least crop), with changes.
-
-    Raises:
-        PizaError: an unknown or senseless field.
-    """
-    height, width = config["data"]["canvas_hw"]
-    search = config.get("search", {})
-    base = ZoomConfig(
-        canvas_hw=(int(height), int(width)),
-        max_steps=int(search.get("max_steps", ZoomConfig.max_steps)),
-        min_crop_px=float(search.get("min_crop_px", ZoomConfig.min_crop_px)),
-    )
-    return changed(base, **changes)
-
-
-def changed(config: ZoomConfig, **changes: Any) -> ZoomConfig:
-    """A configuration with other values in some fields; PizaError for an unknown or senseless one."""
-    known = config.__dataclass_fields__
-    if unknown := sorted(set(changes) - set(known)):
-        raise PizaError(f"unknown zoom option {', '.join(unknown)}; known are {', '.join(known)}")
-    return dataclasses.replace(config, **changes)
-
+# Scores are compared as logarithms; none is taken of less than this.
+_LEAST_SCORE = 1e-12
 
 # View uint8 [B, H, W, 3] and its valid_hw int32 [B, 2] -> float32 [B, H, W, 3], zero outside the content.
 Normalise = Callable[[jax.Array, jax.Array], jax.Array]
@@ -118,6 +52,15 @@ class ZoomModel(Protocol):
         """
 
 
+class Beam(NamedTuple):
+    """The ends of all paths of a beam, best first; float32, boxes xyxy photo pixels."""
+
+    boxes: jax.Array  # [B, K, 4]
+    scores: jax.Array  # [B, K], of these boxes, 0..1
+    path_scores: jax.Array  # [B, K], 0..1
+    valid: jax.Array  # bool [B, K], False where the views had fewer distinct boxes
+
+
 class ZoomResult(NamedTuple):
     """The end of each zoom, and its steps; N = max_steps. Boxes are float32 xyxy photo pixels.
 
@@ -134,10 +77,13 @@ class ZoomResult(NamedTuple):
     progress: jax.Array  # [B, N], of the crop, as read (training-free: as the box found in it implies)
     stop_probability: jax.Array  # [B, N], that the box is final (training-free: how near it is to the rule's end)
     active: jax.Array  # bool [B, N]
+    path_score: jax.Array  # [B], 0..1, by config.path_score
+    no_target: jax.Array  # bool [B], path_score is below config.no_target_threshold
+    beam: Beam | None = None  # of a beam zoom
 
 
-class _Step(NamedTuple):
-    """One step of a batch; also what the loop carries, as the step to keep for finished samples."""
+class ZoomStep(NamedTuple):
+    """One step of each zoom, float32 [..., 4] or [...]; see ZoomResult."""
 
     crop: jax.Array
     box: jax.Array
@@ -146,8 +92,18 @@ class _Step(NamedTuple):
     stop_probability: jax.Array
 
 
+class Following(NamedTuple):
+    """What follows from a box: float32 [B, 4] and [B], bool [B]."""
+
+    crop: jax.Array  # where to look next
+    next_progress: jax.Array  # of that crop
+    progress: jax.Array  # of the crop in which the box was found, to report
+    stop_probability: jax.Array
+    final: jax.Array
+
+
 class _Carry(NamedTuple):
-    step: _Step  # the last active step of each sample
+    step: ZoomStep  # the last active step of each sample, to keep for finished ones
     crop: jax.Array  # [B, 4], where to look next
     progress: jax.Array  # [B], of that crop
     history: jax.Array  # [B, N + 1, 4]
@@ -176,20 +132,20 @@ def zoom(
         normalise: makes the detector's input of a view, see ``ops.images.normalise``.
 
     Raises:
-        PizaError: mode "piza" with a model that has no history network.
+        PizaError: mode "piza" with a model that has no history network; a beam or backtracking.
     """
-    if config.mode == "piza" and not getattr(getattr(model, "config", None), "history", True):
-        raise PizaError("this model has no PIZA history network to stop by; zoom with mode='training_free'")
+    check_model(model, config)
+    if not config.one_path:
+        raise PizaError("zoom() follows one path and never turns back; call piza.beam.beam_zoom()")
     graphdef, state = nnx.split(model)
     batch, n = photos.shape[0], config.max_steps
-    photo_wh = photo_hw[:, ::-1].astype(jnp.float32)
-    whole = jnp.concatenate([jnp.zeros_like(photo_wh), photo_wh], axis=1)  # b_0
+    whole = whole_photo(photo_hw)  # b_0
     history = jnp.zeros((batch, n + 1, 4), jnp.float32).at[:, 0].set(whole)
     zeros = jnp.zeros((batch,), jnp.float32)
     start = _Carry(
-        step=_Step(whole, whole, zeros, zeros, zeros),
+        step=ZoomStep(whole, whole, zeros, zeros, zeros),
         crop=whole,
-        progress=_read(model, history, 0).progress if config.mode == "piza" else zeros,
+        progress=read(model, history, 0).progress if config.mode == "piza" else zeros,
         history=history,
         active=jnp.ones((batch,), bool),
     )
@@ -197,28 +153,26 @@ def zoom(
     def look(carry: _Carry, t: jax.Array) -> _Carry:
         # A model closed over by scan must be a copy inside it, or its variables belong to the outer trace.
         inner = nnx.merge(graphdef, state, copy=True)
-        box, score = _detect(inner, carry, photos, photo_hw, text, config, normalise)
+        view, valid_hw = crop_resize(photos, photo_hw, carry.crop, config.canvas_hw, config.crop_method)
+        detections = detect(inner, normalise(view, valid_hw), valid_hw, text, carry.progress, config)
+        best, score = best_box(detections.logits[-1], detections.boxes[-1].astype(jnp.float32))
+        box = box_in_photo(best, carry.crop, photo_hw)
         history = carry.history.at[:, t + 1].set(box)
-        if config.mode == "piza":
-            reading = _read(inner, history, t + 1)
-            found = _Step(carry.crop, box, score, carry.progress, reading.stop_probability)
-            final = reading.stop_probability >= config.stop_threshold
-            next_crop, next_progress = widen(box, config.min_crop_px, photo_wh), reading.progress
-        else:
-            next_crop, progress, nearness = _training_free(carry.crop, box, whole, config)
-            found = _Step(carry.crop, box, score, progress, nearness)
-            final, next_progress = nearness >= 1.0, zeros
-        following = _Carry(found, next_crop, next_progress, history, ~final)
+        after = follow(inner, carry.crop, carry.progress, box, history, t + 1, whole, config)
+        found = ZoomStep(carry.crop, box, score, after.progress, after.stop_probability)
+        following = _Carry(found, after.crop, after.next_progress, history, ~after.final)
         kept = carry._replace(active=jnp.zeros_like(carry.active))
-        return jax.tree.map(lambda new, old: _where(carry.active, new, old), following, kept)
+        return jax.tree.map(lambda new, old: where_rows(carry.active, new, old), following, kept)
 
-    def body(carry: _Carry, t: jax.Array) -> tuple[_Carry, tuple[_Step, jax.Array]]:
+    def body(carry: _Carry, t: jax.Array) -> tuple[_Carry, tuple[ZoomStep, jax.Array]]:
         following = jax.lax.cond(jnp.any(carry.active), look, lambda same, _: same, carry, t)
         return following, (following.step, carry.active)
 
     end, (steps, active) = jax.lax.scan(body, start, jnp.arange(n))
     steps, active = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (steps, active))  # [B, N, ...]
     num_steps = jnp.sum(active, axis=1, dtype=jnp.int32)
+    log_sum = jnp.sum(jnp.where(active, log_score(steps.score), 0.0), axis=1)
+    path_score = jnp.exp(log_path_score(log_sum, end.step.score, num_steps, config))
     return ZoomResult(
         box=end.step.box,
         score=end.step.score,
@@ -229,29 +183,84 @@ def zoom(
         progress=steps.progress,
         stop_probability=steps.stop_probability,
         active=active,
+        path_score=path_score,
+        no_target=path_score < config.no_target_threshold,
     )
 
 
-def _detect(
-    model: ZoomModel,
-    carry: _Carry,
-    photos: jax.Array,
-    photo_hw: jax.Array,
-    text: Any,
-    config: ZoomConfig,
-    normalise: Normalise,
-) -> tuple[jax.Array, jax.Array]:
-    """Best box of each crop, xyxy photo px [B, 4] inside the crop, and its score [B]."""
-    view, valid_hw = crop_resize(photos, photo_hw, carry.crop, config.canvas_hw, config.crop_method)
-    progress = jnp.clip(carry.progress, 0.0, 1.0) if config.mode == "piza" else None
-    detections = model.detect(normalise(view, valid_hw), valid_hw, text, progress)
-    box, score = best_box(detections.logits[-1], detections.boxes[-1].astype(jnp.float32))
-    return box_in_photo(box, carry.crop, photo_hw), score
+def check_model(model: ZoomModel, config: ZoomConfig) -> None:
+    """PizaError if the model has not what the mode asks for."""
+    if config.mode == "piza" and not getattr(getattr(model, "config", None), "history", True):
+        raise PizaError("this model has no PIZA history network to stop by; zoom with mode='training_free'")
 
 
-def _read(model: ZoomModel, history: jax.Array, last: int | jax.Array) -> Any:
-    mask = jnp.broadcast_to(jnp.arange(history.shape[1]) <= last, history.shape[:2])
+def whole_photo(photo_hw: jax.Array) -> jax.Array:
+    """Heights and widths int32 [B, 2] -> the boxes of the photos, float32 xyxy [B, 4]."""
+    photo_wh = photo_hw[:, ::-1].astype(jnp.float32)
+    return jnp.concatenate([jnp.zeros_like(photo_wh), photo_wh], axis=1)
+
+
+def detect(
+    model: ZoomModel, images: jax.Array, valid_hw: jax.Array, text: Any, progress: jax.Array, config: ZoomConfig
+) -> Any:
+    """The model's ``detect`` on views at the progress read, float32 [B], which only mode "piza" shows to it."""
+    return model.detect(images, valid_hw, text, jnp.clip(progress, 0.0, 1.0) if config.mode == "piza" else None)
+
+
+def read(model: ZoomModel, history: jax.Array, last: int | jax.Array) -> Any:
+    """The model's reading of histories [B, N + 1, 4] up to the box number ``last``, one for all or int32 [B]."""
+    mask = jnp.broadcast_to(jnp.arange(history.shape[1]) <= jnp.reshape(last, (-1, 1)), history.shape[:2])
     return model.read_history(history, mask)
+
+
+def follow(
+    model: ZoomModel,
+    crop: jax.Array,
+    progress: jax.Array,
+    box: jax.Array,
+    history: jax.Array,
+    last: jax.Array,
+    whole: jax.Array,
+    config: ZoomConfig,
+) -> Following:
+    """Where to look after boxes [B, 4] found in crops [B, 4], and whether the boxes are final.
+
+    Args:
+        model: reads the history in mode "piza".
+        crop: float32 [B, 4] where the boxes were found.
+        progress: float32 [B] of these crops; training-free it is found from the boxes.
+        box: float32 [B, 4] xyxy photo px.
+        history: float32 [B, N + 1, 4], with the boxes in it.
+        last: place of the boxes in the history, one for all or int32 [B].
+        whole: float32 [B, 4] the photos.
+        config: how to zoom.
+    """
+    if config.mode == "piza":
+        reading = read(model, history, last)
+        final = reading.stop_probability >= config.stop_threshold
+        next_crop = widen(box, config.min_crop_px, whole[:, 2:])
+        return Following(next_crop, reading.progress, progress, reading.stop_probability, final)
+    next_crop, progress, nearness = _training_free(crop, box, whole, config)
+    return Following(next_crop, jnp.zeros_like(progress), progress, nearness, nearness >= 1.0)
+
+
+def log_score(score: jax.Array) -> jax.Array:
+    """Logarithm of scores 0..1, finite at 0."""
+    return jnp.log(jnp.maximum(score, _LEAST_SCORE))
+
+
+def log_path_score(log_sum: jax.Array, score: jax.Array, count: jax.Array, config: ZoomConfig) -> jax.Array:
+    """Logarithm of the path score, by config.path_score, of any shape.
+
+    Args:
+        log_sum: sum of ``log_score`` over the boxes of the path.
+        score: score of its last box.
+        count: number of its boxes.
+        config: holds the rule.
+    """
+    if config.path_score == "last":
+        return log_score(score)
+    return log_sum if config.path_score == "product" else log_sum / count
 
 
 def _training_free(
@@ -270,5 +279,6 @@ def _training_free(
     return following, jnp.clip(jnp.log(photo_side / crop_side) / way, 0.0, 1.0), nearness
 
 
-def _where(active: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-    return jnp.where(active.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+def where_rows(chosen: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    """New rows where chosen, bool with the leading axes of both, else old ones."""
+    return jnp.where(chosen.reshape(*chosen.shape, *(1,) * (new.ndim - chosen.ndim)), new, old)

@@ -1,0 +1,104 @@
+"""The paths of a beam: what each place of it holds, how it starts, and what it comes to."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from piza_jax.piza.zoom import Beam, ZoomModel, ZoomResult, ZoomStep, log_path_score, read
+from piza_jax.piza.zoom_config import ZoomConfig
+
+
+class View(NamedTuple):
+    """Distinct boxes of one crop, P of each path, and the path that leads to it; leading axes [B, K]."""
+
+    crop: jax.Array  # [B, K, 4]
+    progress: jax.Array  # [B, K]
+    boxes: jax.Array  # [B, K, P, 4], best first
+    scores: jax.Array  # [B, K, P], -inf: no box, or tried
+    length: jax.Array  # int32 [B, K], boxes of the path before this view
+    log_sum: jax.Array  # [B, K], of their scores
+
+
+class Paths(NamedTuple):
+    """All paths; leading axes [B, K]."""
+
+    valid: jax.Array  # bool, False: an empty place of the beam
+    active: jax.Array  # bool, not finished yet
+    looked: jax.Array  # bool, in this step
+    step: ZoomStep  # the last one
+    crop: jax.Array  # where to look next
+    progress: jax.Array  # of that crop
+    history: jax.Array  # [B, K, N + 1, 4]
+    length: jax.Array  # int32, boxes on the path after the whole photo
+    log_sum: jax.Array  # of their scores
+    score: jax.Array  # of the last one
+    before: View  # the view that it was found in
+    steps: ZoomStep  # [B, K, N, ...]
+    taken: jax.Array  # bool [B, K, N], steps in which the path looked
+
+
+def start_paths(model: ZoomModel, whole: jax.Array, config: ZoomConfig) -> Paths:
+    """One path at the whole photo, and empty places."""
+    batch, k, n = whole.shape[0], config.beam, config.max_steps
+    kept = k if config.backtrack == 0 else k * n
+    history = jnp.zeros((batch, n + 1, 4), jnp.float32).at[:, 0].set(whole)
+    progress = read(model, history, 0).progress if config.mode == "piza" else jnp.zeros((batch,), jnp.float32)
+    crop, history, progress = (jnp.repeat(x[:, None], k, axis=1) for x in (whole, history, progress))
+    first = jnp.broadcast_to(jnp.arange(k) == 0, (batch, k))
+    zeros, none = jnp.zeros((batch, k), jnp.float32), jnp.zeros((batch, k), jnp.int32)
+    step = ZoomStep(crop, crop, zeros, zeros, zeros)
+    no_boxes = jnp.zeros((batch, k, kept, 4), jnp.float32)
+    return Paths(
+        valid=first,
+        active=first,
+        looked=jnp.zeros_like(first),
+        step=step,
+        crop=crop,
+        progress=progress,
+        history=history,
+        length=none,
+        log_sum=zeros,
+        score=zeros,
+        before=View(crop, zeros, no_boxes, jnp.full((batch, k, kept), -jnp.inf), none, zeros),
+        steps=jax.tree.map(lambda x: jnp.repeat(x[:, :, None], n, axis=2), step),
+        taken=jnp.zeros((batch, k, n), bool),
+    )
+
+
+def path_values(paths: Paths, config: ZoomConfig) -> jax.Array:
+    """Logarithms of the path scores [B, K], -inf in empty places."""
+    values = log_path_score(paths.log_sum, paths.score, jnp.maximum(paths.length, 1), config)
+    return jnp.where(paths.valid, values, -jnp.inf)
+
+
+def result_of(end: Paths, config: ZoomConfig) -> ZoomResult:
+    """The best path as the result of the zoom, with the ends of all."""
+    values, order = jax.lax.top_k(path_values(end, config), config.beam)
+    paths = take_paths(end, order)
+    path_scores = jnp.exp(values)
+    best: Paths = jax.tree.map(lambda x: x[:, 0], paths)
+    return ZoomResult(
+        box=best.step.box,
+        score=best.step.score,
+        num_steps=jnp.sum(best.taken, axis=1, dtype=jnp.int32),
+        crops=best.steps.crop,
+        boxes=best.steps.box,
+        scores=best.steps.score,
+        progress=best.steps.progress,
+        stop_probability=best.steps.stop_probability,
+        active=best.taken,
+        path_score=path_scores[:, 0],
+        no_target=path_scores[:, 0] < config.no_target_threshold,
+        beam=Beam(paths.step.box, jnp.where(paths.valid, paths.step.score, 0.0), path_scores, paths.valid),
+    )
+
+
+def take_paths(tree: Any, path: jax.Array) -> Any:
+    """Every [B, K, ...] of the tree with its second axis in the order of path [B, K]."""
+    return jax.tree.map(lambda x: jax.vmap(lambda rows, index: rows[index])(x, path), tree)
+
+
+def as_rows(x: jax.Array) -> jax.Array:
+    """[B, K, ...] -> [B * K, ...], the batch of the model."""
+    return x.reshape(-1, *x.shape[2:])

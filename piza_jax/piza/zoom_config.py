@@ -1,0 +1,102 @@
+"""How to zoom: the settings of the zoom loop and of the beam."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from piza_jax.errors import PizaError
+from piza_jax.ops.crop import METHODS
+from piza_jax.piza.boxes import LEAST_BOX_PX
+
+MODES = ("piza", "training_free")
+PATH_SCORES = ("last", "mean_log", "product")
+
+
+@dataclass(frozen=True)
+class ZoomConfig:
+    """How to zoom.
+
+    Attributes:
+        max_steps: most crops, N.
+        stop_threshold: stop probability from which on a box is final (mode "piza").
+        min_crop_px: least side of a crop, photo pixels; a smaller box is seen with its surroundings.
+        canvas_hw: height and width that every crop is resized to (aspect kept, zeros around).
+        mode: "piza", or "training_free" for a detector without PIZA weights.
+        step_progress: training-free: how far, in logarithms of the side, a crop goes towards the box.
+        context: training-free: least side of a crop, in longest sides of the box.
+        tight: training-free: stop when the root of box area over crop area reaches this.
+        crop_method: see ``ops.crop.crop_resize``.
+        beam: how many paths are followed at once, K; 1 follows the best box only. See ``piza.beam``.
+        path_score: by what paths are compared, from the scores of their boxes: "last", the last one; "mean_log", their
+            geometric mean; "product", their product, which favours short paths.
+        nms_iou: two boxes that overlap more than this are one place, of which only the better one is followed.
+        no_target_threshold: a best path with a lower path score than this (0..1) has found no target; 0: never.
+        backtrack: a view whose best score is below this part (0..1) of the score of the box that led to it has found
+            nothing: back to the crop before. 0: never.
+    """
+
+    max_steps: int = 5
+    stop_threshold: float = 0.95
+    min_crop_px: float = 32.0
+    canvas_hw: tuple[int, int] = (1024, 1024)
+    mode: str = "piza"
+    step_progress: float = 0.4
+    context: float = 1.5
+    tight: float = 0.25
+    crop_method: str = "auto"
+    beam: int = 1
+    path_score: str = "last"
+    nms_iou: float = 0.5
+    no_target_threshold: float = 0.0
+    backtrack: float = 0.0
+
+    def __post_init__(self) -> None:
+        rules = (
+            ("max_steps", self.max_steps >= 1, "at least 1"),
+            ("stop_threshold", self.stop_threshold > 0, "above 0"),
+            ("min_crop_px", self.min_crop_px >= LEAST_BOX_PX, f"at least {LEAST_BOX_PX}"),
+            ("canvas_hw", len(self.canvas_hw) == 2 and min(self.canvas_hw) >= 1, "a height and a width"),
+            ("mode", self.mode in MODES, f"one of {', '.join(MODES)}"),
+            ("step_progress", 0 < self.step_progress < 1, "between 0 and 1"),
+            ("context", self.context >= 1, "at least 1"),
+            ("tight", 0 < self.tight <= 1, "above 0 and at most 1"),
+            ("crop_method", self.crop_method in METHODS, f"one of {', '.join(METHODS)}"),
+            ("beam", self.beam >= 1, "at least 1"),
+            ("path_score", self.path_score in PATH_SCORES, f"one of {', '.join(PATH_SCORES)}"),
+            ("nms_iou", 0 < self.nms_iou < 1, "between 0 and 1"),
+            ("no_target_threshold", 0 <= self.no_target_threshold <= 1, "from 0 to 1"),
+            ("backtrack", 0 <= self.backtrack <= 1, "from 0 to 1"),
+        )
+        for name, good, wanted in rules:
+            if not good:
+                raise PizaError(f"zoom.{name} is {getattr(self, name)!r}; it must be {wanted}")
+
+    @property
+    def one_path(self) -> bool:
+        """Whether the best box of each view is all that is ever followed."""
+        return self.beam == 1 and self.backtrack == 0
+
+
+def zoom_config_of(config: Mapping[str, Any], **changes: Any) -> ZoomConfig:
+    """The zoom that fits a training configuration (its canvas, step limit and least crop), with changes.
+
+    Raises:
+        PizaError: an unknown or senseless field.
+    """
+    height, width = config["data"]["canvas_hw"]
+    search = config.get("search", {})
+    base = ZoomConfig(
+        canvas_hw=(int(height), int(width)),
+        max_steps=int(search.get("max_steps", ZoomConfig.max_steps)),
+        min_crop_px=float(search.get("min_crop_px", ZoomConfig.min_crop_px)),
+    )
+    return changed(base, **changes)
+
+
+def changed(config: ZoomConfig, **changes: Any) -> ZoomConfig:
+    """A configuration with other values in some fields; PizaError for an unknown or senseless one."""
+    known = config.__dataclass_fields__
+    if unknown := sorted(set(changes) - set(known)):
+        raise PizaError(f"unknown zoom option {', '.join(unknown)}; known are {', '.join(known)}")
+    return dataclasses.replace(config, **changes)
