@@ -11,13 +11,13 @@ from flax import nnx
 
 from piza_jax.errors import PizaError
 from piza_jax.grounder import Grounder
-from piza_jax.models.config import DetectorConfig
 from piza_jax.ops.boxes import iou_and_giou
 from piza_jax.piza import beam
 from piza_jax.piza.boxes import best_box, best_distinct_boxes, distinct_boxes
-from piza_jax.piza.detector import PizaConfig, PizaDetector
+from piza_jax.piza.detector import PizaDetector
+from piza_jax.piza.paths import start_paths
 from piza_jax.piza.zoom import ZoomConfig, changed, zoom
-from tests import figures
+from tests import fake_detector, figures, tiny_detector
 from tests.fake_detector import COLOURS, DecoyDetector, PatchDetector, draw_patches, make_tokenizer
 
 SIZES = [(600, 400), (500, 500), (320, 480), (640, 360), (400, 300), (512, 450), (450, 512), (700, 500)]
@@ -147,6 +147,15 @@ def test_nothing_is_compiled_again_for_other_photos(ground, scenes):
     assert compiled, "the counter counts nothing"
 
 
+def test_text_is_encoded_once_for_all_paths(ground, scenes):
+    _, grounder = ground(**WIDE)
+    jax.effects_barrier()
+    before = len(fake_detector.TEXT_CALLS)
+    grounder.ground(scenes[0], scenes[1])
+    jax.effects_barrier()
+    assert len(fake_detector.TEXT_CALLS) == before + 1
+
+
 def test_a_path_score_below_the_threshold_is_no_target(ground, scenes):
     greedy, wide, unjudged = (ground(**settings)[0] for settings in (GREEDY, WIDE, TURNING))
     assert all(one.no_target and one.path_score == pytest.approx(0.2) for one in greedy)
@@ -155,10 +164,13 @@ def test_a_path_score_below_the_threshold_is_no_target(ground, scenes):
 
 def equal_to_greedy(model, photos, photo_hw, text, config):
     """The zoom, having compared it with the beam of one path."""
-    greedy, one = (
-        jax.device_get(jax.jit(lambda way=way: way(model, photos, photo_hw, text, config))())
-        for way in (zoom, beam.beam_zoom)
-    )
+    graphdef, state = nnx.split(model)
+
+    def run(way):
+        program = jax.jit(lambda state, text: way(nnx.merge(graphdef, state), photos, photo_hw, text, config))
+        return jax.device_get(program(state, text))
+
+    greedy, one = run(zoom), run(beam.beam_zoom)
     for name in set(greedy._fields) - {"path_score", "beam"}:
         np.testing.assert_array_equal(getattr(greedy, name), getattr(one, name), err_msg=name)
     np.testing.assert_allclose(one.path_score, greedy.path_score, rtol=1e-6)  # sums in another order
@@ -196,8 +208,7 @@ def test_the_real_detector_follows_a_beam_in_a_batch_like_single_runs(tokenizer,
 
 
 def real_detector(tokenizer):
-    preset = DetectorConfig.preset("tiny", delimiter_ids=tokenizer.delimiter_ids)
-    return PizaDetector(PizaConfig(detector=preset, adapter_dim=8), rngs=nnx.Rngs(3))
+    return PizaDetector(tiny_detector.model_config(delimiter_ids=tokenizer.delimiter_ids), rngs=nnx.Rngs(3))
 
 
 def stacked(photos):
@@ -234,6 +245,27 @@ def test_the_first_of_the_distinct_boxes_is_the_best_box():
     np.testing.assert_array_equal(several[:, 0], box)
     np.testing.assert_array_equal(scores[:, 0], score)
     assert (np.diff(scores, axis=1) <= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("ended_at", "expected"),
+    [((52.0, 50.0, 92.0, 90.0), [(1, 0), (1, 1)]), ((200.0, 200.0, 240.0, 240.0), [(1, 0), (0, 0)])],
+    ids=["at the place of a better box", "elsewhere"],
+)
+def test_an_ended_path_keeps_its_place_unless_a_better_box_lies_there(ended_at, expected):
+    config = ZoomConfig(mode="training_free", beam=2)
+    paths = start_paths(DecoyDetector((1, 2, 3)), jnp.array([[0.0, 0.0, 400.0, 300.0]]), config)
+    boxes = jnp.array([[ended_at, ended_at], [(50.0, 50.0, 90.0, 90.0), (120.0, 50.0, 160.0, 90.0)]])[None]
+    source = paths.before._replace(boxes=boxes, scores=jnp.array([[[0.99, 0.98], [0.9, 0.3]]]))
+    paths = paths._replace(
+        valid=jnp.ones((1, 2), bool),
+        active=jnp.array([[False, True]]),
+        step=paths.step._replace(box=boxes[:, :, 0]),
+        score=jnp.array([[0.6, 0.8]]),
+    )
+    choice = jax.device_get(beam._choose(paths, source, config))
+    assert list(zip(choice.path[0].tolist(), choice.rank[0].tolist(), strict=True)) == expected
+    assert choice.valid.all()
 
 
 def test_paths_of_one_view_share_out_its_untried_boxes():
