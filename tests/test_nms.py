@@ -51,15 +51,15 @@ def test_equals_a_plain_loop(metric, threshold, merge):
         kept = jax.device_get(run(boxes, scores, valid))
         expected = loop(boxes, scores, valid, 70, threshold, metric, merge)
         count = len(expected)
-        assert kept.index[:count].tolist() == [index for index, _ in expected]
+        assert kept.source[:count].tolist() == [index for index, _ in expected]
         np.testing.assert_allclose(kept.boxes[:count], [box for _, box in expected], rtol=0, atol=0)
-        np.testing.assert_array_equal(kept.scores[:count], scores[kept.index[:count]])
+        np.testing.assert_array_equal(kept.scores[:count], scores[kept.source[:count]])
         assert kept.valid.tolist() == [True] * count + [False] * (70 - count)
         assert not kept.boxes[count:].any()
         assert not kept.scores[count:].any()
         counts.add(count)
         few = jax.device_get(keep_best(boxes, scores, valid, 3, threshold=threshold, metric=metric, merge=merge))
-        np.testing.assert_array_equal(few.index, kept.index[:3])
+        np.testing.assert_array_equal(few.source, kept.source[:3])
     assert 1 < max(counts) < 45  # some boxes are dropped and some kept
 
 
@@ -78,7 +78,7 @@ def test_boxes_without_area_match_nothing_and_nothing_gives_nothing():
     assert not matching(flat[:1], flat, "iou").any()
     scores = jnp.array([3.0, 2.0, 1.0])
     kept = keep_best(flat, scores, jnp.ones(3, bool), 4)
-    assert kept.index[:3].tolist() == [0, 1, 2]
+    assert kept.source[:3].tolist() == [0, 1, 2]
     assert not keep_best(flat, scores, jnp.zeros(3, bool), 4, merge=True).valid.any()
 
 

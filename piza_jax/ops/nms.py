@@ -15,7 +15,7 @@ class Kept(NamedTuple):
 
     boxes: jax.Array  # [K, 4], as given or, where merged, the hull of the box and of those it matched
     scores: jax.Array  # [K]
-    index: jax.Array  # int32 [K], place among the boxes given
+    source: jax.Array  # int32 [K], place among the boxes given
     valid: jax.Array  # bool [K]
 
 

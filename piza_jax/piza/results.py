@@ -38,13 +38,18 @@ class Grounding:
         expression: the text as given.
         box: xyxy photo pixels, the last step's box.
         score: the last step's score, 0..1.
-        steps: the zoom, from the whole photo on.
+        steps: the zoom, from the whole photo on; of slices, the one that showed the box.
+        passes: views of the photo that the detector saw; by default one a step.
     """
 
     expression: str
     box: Box
     score: float
     steps: tuple[Step, ...]
+    passes: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "passes", self.passes or len(self.steps))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dict, ready for JSON."""
