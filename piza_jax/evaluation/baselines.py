@@ -84,6 +84,7 @@ class SliceGrounder(Grounder):
             raise PizaError(f"chunk ({self.chunk}) and num_ranked ({num_ranked}) must be at least 1")
         graphdef, config, to_input = nnx.graphdef(model), self.zoom_config, self._to_input
 
+        @jax.jit  # traced once for the two calls below
         def look(state: Any, photos: jax.Array, photo_hw: jax.Array, text: Any, jobs: _Jobs) -> tuple[jax.Array, ...]:
             """Best boxes [K, P, 4] of a chunk and their logits [K, P]."""
 
@@ -109,13 +110,12 @@ class SliceGrounder(Grounder):
 
         def run(state: Any, photos: jax.Array, photo_hw: jax.Array, text: Any, jobs: _Jobs) -> tuple[Any, ...]:
             def chunk(part: _Jobs) -> tuple[jax.Array, ...]:
-                def see() -> tuple[jax.Array, ...]:
-                    return look(state, photos, photo_hw, text, part)
+                operands = state, photos, photo_hw, text, part
 
-                def skip() -> tuple[jax.Array, ...]:
-                    return tuple(jnp.zeros(shape.shape, shape.dtype) for shape in jax.eval_shape(see))
+                def skip(*_: Any) -> tuple[jax.Array, ...]:
+                    return tuple(jnp.zeros(like.shape, like.dtype) for like in jax.eval_shape(look, *operands))
 
-                return jax.lax.cond(jnp.any(part.valid), see, skip)
+                return jax.lax.cond(jnp.any(part.valid), look, skip, *operands)
 
             boxes, logits = jax.lax.map(chunk, jobs)  # [C, K, P, 4], [C, K, P]
             flat_boxes, flat_logits = boxes.reshape(-1, 4), logits.reshape(-1)
