@@ -185,7 +185,7 @@ def test_merging_makes_a_cut_patch_whole(tokenizer):
 
 
 def test_a_photo_has_the_same_result_alone_and_in_a_batch(tokenizer, grounders, scenes):
-    for word in WORDS[1:]:
+    for word in WORDS[2:]:
         together = grounders[word].ground(*scenes[:2])
         for grounder in (slice_grounder(tokenizer, word, batch_size=1, chunk=5), grounders[word]):
             for place in (2, 3):
