@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence, Sized
 from pathlib import Path
@@ -11,6 +12,7 @@ import piza_jax
 from piza_jax.errors import PizaError
 
 if TYPE_CHECKING:
+    from piza_jax.convert.load import Loaded
     from piza_jax.data.pipeline import Source
     from piza_jax.evaluation.metrics import Summary
     from piza_jax.evaluation.scoring import Score
@@ -32,7 +34,7 @@ def _ground(options: argparse.Namespace, rest: list[str]) -> None:
     _no_rest(rest, "ground")
     if options.save:
         draw.check_path(options.save)  # before the work, not after it
-    grounder = _grounder(options)
+    grounder = _grounder(options, options.method)
     photo = grounder.read(options.photo)
     found = grounder.ground(photo, options.expression)
     if options.save:
@@ -49,7 +51,8 @@ def _ground(options: argparse.Namespace, rest: list[str]) -> None:
         print(f"other: {_pixels(other.box)}  score {other.score:.3f}  path score {other.path_score:.3f}")
     if found.no_target:
         print(f"no target: the path score {found.path_score:.3f} is below the threshold; the best guess is")
-    print(f"box (x0 y0 x1 y1 px): {_pixels(found.box)}  score {found.score:.3f}")
+    looked = f"  of {found.passes} views" if found.passes > len(found.steps) else ""
+    print(f"box (x0 y0 x1 y1 px): {_pixels(found.box)}  score {found.score:.3f}{looked}")
 
 
 def _detect(options: argparse.Namespace, rest: list[str]) -> None:
@@ -83,6 +86,8 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     from piza_jax import draw
     from piza_jax.data.decode import decode_rgb
     from piza_jax.evaluation import evaluate, metrics, save, scoring
+    from piza_jax.evaluation.methods import method_of
+    from piza_jax.grounder import open_model
 
     _no_rest(rest, "evaluate")
     for path in (options.output, options.coco):
@@ -95,27 +100,31 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
         raise PizaError("say whose answers to evaluate: --checkpoint=MODEL, or --predictions=FILE")
     if options.format != "auto":
         raise PizaError("--format is for the boxes of --predictions; leave it out")
+    words: list[str | None] = [method_of(word).word for word in dict.fromkeys(options.method)]
     sources = _sources(options)
     _one_split_for_coco(options, sources)
     folder = Path(options.strips) if options.strips else None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
-    grounder = _grounder(options)
+    model = open_model(options.checkpoint, base=options.base, tokenizer=options.tokenizer)
     groups, listed, scores = {}, {}, {}
-    for name, source in sources.items():
-        found: list[evaluate.Prediction] = []
-        count = min(options.num_records or len(source), len(source))
-        with tqdm(total=count, desc=name, disable=None) as bar:
-            for one in evaluate.predictions(grounder, source, count):
-                if folder and len(found) < options.num_strips:
-                    photo = decode_rgb(source[one.index]["image"], one.name)
-                    strip = draw.film_strip(photo, one.grounding, target_xyxy=one.target)
-                    draw.save(strip, folder / f"{name}_{one.id}.png")
-                found.append(one)
-                bar.update()
-        groups[name] = evaluate.measure(found)
-        listed[name] = [one.to_dict() for one in found]
-        scores[name] = scoring.score(scoring.of_model(found))
+    for word in words or [None]:
+        grounder = _grounder(options, word, model)
+        for split, source in sources.items():
+            name = f"{split} {word}" if word else split
+            found: list[evaluate.Prediction] = []
+            count = min(options.num_records or len(source), len(source))
+            with tqdm(total=count, desc=name, disable=None) as bar:
+                for one in evaluate.predictions(grounder, source, count):
+                    if folder and len(found) < options.num_strips:
+                        photo = decode_rgb(source[one.index]["image"], one.name)
+                        strip = draw.film_strip(photo, one.grounding, target_xyxy=one.target)
+                        draw.save(strip, folder / f"{re.sub('[ :]', '_', name)}_{one.id}.png")
+                    found.append(one)
+                    bar.update()
+            groups[name] = evaluate.measure(found)
+            listed[name] = [one.to_dict() for one in found]
+            scores[name] = scoring.score(scoring.of_model(found))
     _report(options, metrics.summarise(groups), scores, listed)
 
 
@@ -132,8 +141,9 @@ def _score_file(options: argparse.Namespace) -> None:
         "images",
         "num_records",
         "strips",
+        "method",
     )
-    needless += ("max_steps", "stop_threshold", "training_free", "single_pass")
+    needless += ("training_free", "single_pass", *_ZOOM_OPTIONS)
     given = [name for name in needless if getattr(options, name)]
     if given:
         raise PizaError(f"--predictions needs no model and no photos; leave out --{given[0]}")
@@ -238,12 +248,13 @@ def _no_rest(rest: Sequence[str], command: str) -> None:
         raise PizaError(f"unknown argument {rest[0]!r}; see piza {command} --help")
 
 
-def _grounder(options: argparse.Namespace) -> "piza_jax.Grounder":
+def _grounder(options: argparse.Namespace, method: str | None, model: "Loaded | None" = None) -> "piza_jax.Grounder":
+    """The model of the options, or one that is open already, looking in the way of the options or of a method."""
     given = {name: getattr(options, name) for name in _ZOOM_OPTIONS if getattr(options, name) is not None}
     size = {"batch_size": options.batch_size} if "batch_size" in options else {}
     source = {"base": options.base, "tokenizer": options.tokenizer}
     way = {"training_free": True if options.training_free else None, "single_pass": options.single_pass}
-    return piza_jax.load(options.checkpoint, **source, **way, **size, **given)
+    return piza_jax.load(model or options.checkpoint, method=method, **source, **way, **size, **given)
 
 
 def _pixels(box: Sequence[float]) -> str:
@@ -254,6 +265,12 @@ def _pixels(box: Sequence[float]) -> str:
 _ZOOM_OPTIONS = ("max_steps", "stop_threshold", "beam", "path_score", "nms_iou", "backtrack", "no_target_threshold")
 
 _SOURCES = "folder of a training run or of piza convert, transformers folder or hub name, or a release's .pth"
+
+
+_METHODS = (
+    "way to look: piza, training_free, single[:SHORT_SIDE], grid:ROWSxCOLUMNS or sliding:SIDE[:OVERLAP], the last two "
+    "with :full, :nms or :nmm, such as sliding:1024:0.2:full:nms"
+)
 
 
 def _add_parts(command: argparse.ArgumentParser) -> None:
@@ -292,6 +309,7 @@ def _parser() -> argparse.ArgumentParser:
     ground.add_argument("expression")
     _add_model(ground)
     _add_zoom(ground)
+    ground.add_argument("--method", help=_METHODS)
     ground.add_argument("--save", help="draw the zoom steps into this .png, .jpg or .webp")
     ground.set_defaults(run=_ground)
 
@@ -308,6 +326,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="mAcc, Acc50, Acc75, IoU and steps, by split and target size")
     _add_model(evaluate, required=False)
     _add_zoom(evaluate)
+    evaluate.add_argument("--method", action="append", default=[], help=f"{_METHODS}; may be given more than once")
     evaluate.add_argument("--data_dir", help="TFDS folder of SOREC (default: the data that the run was trained on)")
     evaluate.add_argument("--split", action="append", help="split of it, such as val; may be given more than once")
     evaluate.add_argument("--annotations", action="append", help="JSON file in SOREC's format, instead of --data_dir")

@@ -1,5 +1,6 @@
 """The piza command on a detector trained for two steps: what it prints and writes, and how it refuses."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +10,10 @@ from PIL import Image
 
 import piza_jax
 from piza_jax.cli import main
+from piza_jax.data.preprocess import Preprocessing
 from piza_jax.data.scenes import draw_scene
+from piza_jax.errors import PizaError
+from piza_jax.grounder import open_model
 from piza_jax.training import config as configs
 from piza_jax.training import task
 from piza_jax.training.writer import read_metrics
@@ -174,6 +178,43 @@ def test_evaluate_on_annotation_files(trained, photo, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["mine"]["all"]["count"] == 1
 
 
+def test_evaluate_compares_methods_row_by_row(trained, tmp_path, capsys):
+    out, strips = tmp_path / "result.json", tmp_path / "strips"
+    words = ["single:48", "grid:2x3"]
+    arguments = ["evaluate", "--checkpoint", str(trained), "--num_records", "3", "--output", str(out), "--json"]
+    arguments += ["--strips", str(strips), "--num_strips", "1"]
+    assert main([*arguments, *(f"--method={word}" for word in [*words, "single:48"])]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert list(rows) == [f"scenes {word}" for word in words]
+    assert [row["all"]["mean_steps"] for row in rows.values()] == [1, 6]
+    assert len(list(strips.glob("scenes_grid_2x3_*.png"))) == len(list(strips.glob("scenes_single_48_*.png"))) == 1
+    stored = json.loads(out.read_text())["predictions"]
+    assert [one["passes"] for one in stored["scenes grid:2x3"]] == [6, 6, 6]
+
+
+def test_slices_are_grounded_alike_in_a_batch_and_by_the_command(trained, photo, capsys):
+    word = "sliding:128:0.25:full:nmm:min_score=0.6"
+    grounder = piza_jax.load(trained, method=word, batch_size=2)
+    together = grounder.ground([photo, photo], ["The blue sign on the right.", WORDS])
+    assert [found.passes for found in together] == [10, 10]  # 320 x 240 pixels in windows of 128, and the whole
+    assert main(["ground", str(photo), WORDS, "--checkpoint", str(trained), "--method", word]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("step 0: crop ")
+    assert lines[-1].endswith("of 10 views")
+    np.testing.assert_allclose([float(value) for value in lines[-1].split()[6:10]], together[1].box, atol=0.06)
+
+
+def test_a_single_pass_at_another_resolution_keeps_the_aspect_limits(trained):
+    model = open_model(trained)
+    released = dataclasses.replace(model, preprocessing=Preprocessing(800, 1333, std=(0.5, 0.5, 0.5)))
+    for loaded, limits in ((model, (128, 128)), (released, (128, 213))):
+        view = piza_jax.load(loaded, method="single:128").preprocessing
+        assert (view.shortest_edge, view.longest_edge) == limits
+        assert view.std == (loaded.preprocessing or view).std
+    with pytest.raises(PizaError, match="the workdir model ships no tokenizer"):
+        piza_jax.load(dataclasses.replace(model, tokenizer=None), method="single")
+
+
 def refusal(capsys, *arguments):
     """The one line that the command prints when it refuses."""
     assert main([str(argument) for argument in arguments]) == 2
@@ -231,6 +272,14 @@ def test_bad_options(trained, photo, tmp_path, capsys):
     start = ["train", "--config", ROOT / "configs" / "quickstart.py", "--workdir", tmp_path]
     assert "unknown config key 'train.batchsize'" in refusal(capsys, *start, "--config.train.batchsize=4")
     assert "unknown argument '--batch_size=4'" in refusal(capsys, *start, "--batch_size=4")
+
+
+def test_bad_methods_are_refused_before_anything_is_read(capsys):
+    start = ["ground", "photo.png", WORDS, "--checkpoint=nowhere"]
+    assert "single_pass and method are 2 ways to look" in refusal(capsys, *start, "--single_pass", "--method=piza")
+    assert "there is no method 'tiles'" in refusal(capsys, *start, "--method=tiles")
+    start = ["evaluate", "--checkpoint=nowhere", "--annotations=a.json", "--images=b"]
+    assert "unknown option 'nsm'" in refusal(capsys, *start, "--method=piza", "--method=grid:2x2:nsm")
 
 
 def test_checkpoint_of_another_configuration(trained, photo, tmp_path, capsys):

@@ -79,7 +79,7 @@ def measure(found: Sequence[Prediction], edges_px2: Sequence[float] = metrics.SI
     sides = np.array([one.target for one in found]).reshape(-1, 2, 2)
     return metrics.measure(
         jnp.array([one.iou for one in found]),
-        jnp.array([len(one.grounding.steps) for one in found]),
+        jnp.array([one.grounding.passes for one in found]),
         jnp.array(np.diff(sides, axis=1)[:, 0].prod(axis=-1)),
         jnp.ones(len(found), bool),
         edges_px2,

@@ -116,7 +116,7 @@ def measure(
 
     Args:
         iou: float32 [B] overlap of the final box with the target, 0..1.
-        steps: int [B] crops that the zoom took.
+        steps: int [B] views that the detector saw, such as the crops of a zoom.
         area_px2: [B] area of the target in photo pixels.
         valid: bool [B], True = a sample.
         edges_px2: area at which a size group ends and the next one begins, increasing.

@@ -27,7 +27,9 @@ __all__ = ["Alternative", "Box", "Grounder", "Grounding", "Photo", "Step"]
 PHOTO_SIDES = (512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
 
 
-class _Batch(NamedTuple):
+class Batch(NamedTuple):
+    """Pairs of photo and expression that share a run of the device; B of them, L tokens."""
+
     texts: list[str]
     photos: list[np.ndarray]  # uint8 [H, W, 3]
     input_ids: np.ndarray  # int32 [B, L]
@@ -85,7 +87,7 @@ class Grounder:
         self.preprocessing = preprocessing = preprocessing or Preprocessing.for_canvas(config.canvas_hw)
         self.single_pass, self._warn = single_pass, zero_shot
         mean, std = (255 * np.array(values, np.float64) for values in (preprocessing.mean, preprocessing.std))
-        to_input = partial(normalise, mean=mean, std=std)
+        self._to_input = to_input = partial(normalise, mean=mean, std=std)
         graphdef, self._state = nnx.split(model)
         self._look = SinglePass(model, preprocessing, to_input, batch_size, canvas_multiple)
 
@@ -139,14 +141,16 @@ class Grounder:
             )
         found: list[Grounding] = []
         for batch in self._batches(images, texts):
-            if self.single_pass:
-                looks = self._look(self._state, batch.photos, batch.input_ids, batch.token_mask)
-                pairs = zip(looks, batch.photos, batch.texts, strict=True)
-                found += [of_look(*pair, self.zoom_config.no_target_threshold) for pair in pairs]
-            else:
-                result = self.run(batch.photos, batch.input_ids, batch.token_mask)
-                found += [of_zoom(result, row, text) for row, text in enumerate(batch.texts)]
+            found += self._ground(batch)
         return found if many else found[0]
+
+    def _ground(self, batch: Batch) -> list[Grounding]:
+        if self.single_pass:
+            looks = self._look(self._state, batch.photos, batch.input_ids, batch.token_mask)
+            least = self.zoom_config.no_target_threshold
+            return [of_look(*one, least) for one in zip(looks, batch.photos, batch.texts, strict=True)]
+        result = self.run(batch.photos, batch.input_ids, batch.token_mask)
+        return [of_zoom(result, row, text) for row, text in enumerate(batch.texts)]
 
     # As above.
     @overload
@@ -226,6 +230,16 @@ class Grounder:
         Raises:
             PizaError: a photo larger than the largest canvas, or a score that is not finite.
         """
+        canvas, photo_hw, rows = self._on_canvas(photos)
+        text = self._encode(self._state, input_ids[rows], token_mask[rows])
+        result = jax.device_get(self._zoom(self._state, canvas, photo_hw, text))
+        result = jax.tree.map(lambda array: array[: len(photos)], result)
+        if not (np.isfinite(result.score).all() and np.isfinite(result.box).all()):
+            raise PizaError("the model gave a score that is not finite; its weights are damaged or it diverged")
+        return result
+
+    def _on_canvas(self, photos: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+        """Photos on the canvas uint8 [size, PH, PW, 3], their (h, w) [size, 2], and which photo is in each row."""
         count = len(photos)
         size = min(1 << (count - 1).bit_length(), self.batch_size)
         rows = [min(i, count - 1) for i in range(size)]  # the last one again where the batch is not full
@@ -235,19 +249,13 @@ class Grounder:
         canvas = np.zeros((size, *self.photo_hw, 3), np.uint8)
         for row, i in enumerate(rows):
             canvas[row, : photos[i].shape[0], : photos[i].shape[1]] = photos[i]
-        photo_hw = np.array([photos[i].shape[:2] for i in rows], np.int32)
-        text = self._encode(self._state, input_ids[rows], token_mask[rows])
-        result = jax.device_get(self._zoom(self._state, canvas, photo_hw, text))
-        result = jax.tree.map(lambda array: array[:count], result)
-        if not (np.isfinite(result.score).all() and np.isfinite(result.box).all()):
-            raise PizaError("the model gave a score that is not finite; its weights are damaged or it diverged")
-        return result
+        return canvas, np.array([photos[i].shape[:2] for i in rows], np.int32), rows
 
     def read(self, image: Photo) -> np.ndarray:
         """Pixels of one image, uint8 [H, W, 3] RGB, in which its boxes count. PizaError if it cannot be read."""
         return read_photo(image, self.orientation)
 
-    def _batches(self, images: Any, texts: list[str]) -> Iterator[_Batch]:
+    def _batches(self, images: Any, texts: list[str]) -> Iterator[Batch]:
         """Images and texts in pairs, at most batch_size at a time; either may be one for all."""
         photos = [images] if is_single(images) else list(images)
         count = max(len(photos), len(texts))
@@ -263,7 +271,7 @@ class Grounder:
             chosen = [i if len(texts) > 1 else 0 for i in indices]
             input_ids, token_mask = (np.stack(part) for part in zip(*(tokens[i] for i in chosen), strict=True))
             pixels = [read(i if len(photos) > 1 else 0) for i in indices]
-            yield _Batch([texts[i] for i in chosen], pixels, input_ids, token_mask)
+            yield Batch([texts[i] for i in chosen], pixels, input_ids, token_mask)
 
 
 def _canvas_side(side: int) -> int:

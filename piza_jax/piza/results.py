@@ -53,10 +53,11 @@ class Grounding:
         expression: the text as given.
         box: xyxy photo pixels, the last step's box.
         score: the last step's score, 0..1.
-        steps: the zoom, from the whole photo on.
+        steps: the zoom, from the whole photo on; of slices, the one that showed the box.
         path_score: 0..1, by the rule of the zoom, such as the last score; what no_target is judged by.
         no_target: whether the photo seems to hold no such thing; the box is the best guess all the same.
         alternatives: the ends of the other paths of a beam, best first.
+        passes: views of the photo that the detector saw; by default one a step.
     """
 
     expression: str
@@ -66,6 +67,10 @@ class Grounding:
     path_score: float | None = None
     no_target: bool = False
     alternatives: tuple[Alternative, ...] = ()
+    passes: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "passes", self.passes or len(self.steps))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dict, ready for JSON."""
