@@ -184,7 +184,7 @@ def _grounding(ranking: Ranking, expression: str) -> Grounding:
     box, crop = _box(ranking.boxes[0]), _box(ranking.slices[0])
     score = float(ranking.scores[0])
     step = Step(crop, box, score, progress=0.0, stop_probability=1.0)
-    return Grounding(expression, box, score, (step,), ranking.passes)
+    return Grounding(expression, box, score, (step,), path_score=score, passes=ranking.passes)
 
 
 def _box(corners: np.ndarray) -> Box:

@@ -129,5 +129,5 @@ class SinglePass:
             warnings.warn(
                 f"more than {MANY_SIZES} sizes of photos: each is compiled and kept; canvas_multiple=32 makes fewer of "
                 "them, for slightly other boxes",
-                stacklevel=4,
+                stacklevel=5,
             )
