@@ -3,6 +3,7 @@
 Run it by `python -m benchmarks.score_predictions`; it needs no model and no photos, only a folder for temporary files.
 """
 
+import argparse
 import json
 import os
 import resource
@@ -37,8 +38,11 @@ def make_files(folder: Path, count: int, zooms: bool) -> tuple[Path, Path]:
     return folder / "made.jsonl", folder / "made.json"
 
 
-def main(count: int = 100_000) -> None:
+def main() -> None:
     """Print the reports, and how long each whole command took on one core."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=100_000, help="predictions")
+    count = parser.parse_args().count
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # the commands below inherit it
     for zooms in (False, True):
@@ -60,4 +64,4 @@ def _cpu_seconds() -> float:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main()
