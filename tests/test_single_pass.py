@@ -2,7 +2,6 @@
 
 import warnings
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from piza_jax import Grounder, PizaError
 from piza_jax.data.preprocess import Preprocessing
 from piza_jax.piza import single_pass
 from piza_jax.piza.zoom import ZoomConfig
+from tests import compilations
 from tests.fake_detector import COLOURS, Found, PatchDetector, draw_patches, make_tokenizer
 
 SIZES = [(600, 400), (500, 500), (300, 200), (320, 480), (400, 400), (256, 512), (60, 40), (512, 256)]
@@ -42,15 +42,6 @@ def batched(tokenizer, scenes):
     return grounder, grounder.ground(scenes[0], scenes[1])
 
 
-def count_compilations(run) -> int:
-    compiled = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
-    )
-    run()
-    return len(compiled)
-
-
 def test_the_box_is_found_in_photo_pixels_in_one_step(batched, scenes):
     for found, photo, text, expected in zip(batched[1], *scenes, strict=True):
         height, width = photo.shape[:2]
@@ -72,13 +63,13 @@ def test_mixed_sizes_in_a_batch_give_the_boxes_of_single_runs(tokenizer, batched
 def test_each_size_is_compiled_once(tokenizer, batched, scenes):
     grounder, _ = batched
     fresh = [draw_patches(40 + seed, width, height)[0] for seed, (width, height) in enumerate(reversed(SIZES))]
-    assert count_compilations(lambda: grounder.ground(fresh, scenes[1])) == 0
-    assert count_compilations(lambda: grounder.ground(draw_patches(0, 610, 200)[0], "red patch")) == 1
+    assert compilations.during(lambda: grounder.ground(fresh, scenes[1])) == 0
+    assert compilations.during(lambda: grounder.ground(draw_patches(0, 610, 200)[0], "red patch")) == 1
 
 
 def test_rounded_canvases_are_fewer_and_still_the_same_alone(tokenizer, batched, scenes):
     grounder = patch_grounder(tokenizer, canvas_multiple=256)
-    assert count_compilations(lambda: grounder.ground(scenes[0], scenes[1])) == 1
+    assert compilations.during(lambda: grounder.ground(scenes[0], scenes[1])) == 1
     for found, exact in zip(grounder.ground(scenes[0], scenes[1]), batched[1], strict=True):
         np.testing.assert_allclose(found.box, exact.box, rtol=0, atol=1e-3)
     alone = grounder.ground(scenes[0][1], scenes[1][1])

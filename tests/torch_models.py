@@ -1,6 +1,5 @@
 """transformers' detectors with random weights that hide nothing, written in their own file format."""
 
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +57,3 @@ def randomised(model):
 def save(model, folder: Path, **options) -> Path:
     model.save_pretrained(folder, **options)
     return folder
-
-
-def seed(name: str) -> int:
-    return zlib.crc32(name.encode())

@@ -35,7 +35,6 @@ def fill(
     names: NameMap,
     *,
     where: str = "the checkpoint",
-    partial: bool = False,
 ) -> dict[str, str]:
     """Write foreign tensors into the parameters of ``model``, in place, in the parameter's own dtype.
 
@@ -45,7 +44,6 @@ def fill(
         tensors: foreign name -> array; each is read once.
         names: the code base's names.
         where: the file, for messages.
-        partial: parameters without a tensor keep their values (an adapter on top of a base).
 
     Returns:
         Foreign names that were ignored, with the reasons.
@@ -62,8 +60,7 @@ def fill(
         ours = "/".join(str(part) for part in path)
         source = names.source_of(ours, sizes)
         if absent := [name for name in source.names if name not in tensors]:
-            if not partial or len(absent) < len(source.names):
-                missing.append(f"{ours} (from {', '.join(absent)})")
+            missing.append(f"{ours} (from {', '.join(absent)})")
             continue
         used.update(source.names)
         read = tensors.__getitem__ if source.third is None else shared
