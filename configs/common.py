@@ -67,6 +67,8 @@ def base(model: PizaConfig) -> ConfigDict:
                 "canvas_hw": (1024, 1024),
                 "scale_range": (0.6, 1.0),  # random size of the content, as part of the canvas
                 "stop_fraction": None,  # part of stop samples; None: as often as any other step
+                # {"max_boxes", "max_phrases"}: captions of several phrases of one picture; with "mini" alone.
+                "captions": {},
                 "num_workers": 4,
             },
             "search": dataclasses.asdict(SearchConfig()),
@@ -83,6 +85,7 @@ def base(model: PizaConfig) -> ConfigDict:
             "evaluation": {
                 "every": 1000,  # steps between evaluations, one more is at the end; 0: none at all
                 "num_records": 256,  # evenly spread over the split; 0: all
+                "num_photos": 0,  # scenes of the split where they are drawn; 0: as in training
                 "split": "val",  # or an annotation file; "" evaluates on the training records
             },
         }

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from piza_jax.data.captions import Phrase
+from piza_jax.data.world.phrases import phrases_of
 from piza_jax.data.world.pictures import make_picture, photo_of
 from piza_jax.data.world.splits import find_split
 from piza_jax.errors import PizaError
@@ -58,3 +60,42 @@ class MiniSource:
 @lru_cache(maxsize=8)
 def _jpeg(split: str, normal: bool, number: int) -> bytes:
     return photo_of((find_split(split, normal), number))[-1]
+
+
+class MiniPictures:
+    """Pictures of the normal variant with all that can be said of each, as data/captions.py takes them.
+
+    A picture is drawn when it is first asked for and then kept, some 30 KB each.
+    """
+
+    def __init__(self, split: str, num_scenes: int):
+        """Prepare the first ``num_scenes`` scenes of the split "train" or "val".
+
+        Raises:
+            PizaError: for an unknown split, or a number of scenes that it does not have.
+        """
+        if num_scenes < 1:
+            raise PizaError(f"num_scenes is {num_scenes}; it must be at least 1")
+        self.split, self.num_scenes = find_split(split, True), num_scenes
+        self.split.seed(num_scenes - 1)
+        self._made: dict[int, dict[str, Any]] = {}
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return self.num_scenes
+
+    def expressions(self) -> list[str]:
+        """What is said of the pictures, in order, without drawing them: for training a tokenizer."""
+        return [phrase.text for number in range(self.num_scenes) for phrase in self._phrases(number)]
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        """Picture number ``index``: image, name, id and phrases."""
+        number = int(index)
+        if number not in self._made:
+            name, _, image = photo_of((self.split, number))
+            self._made[number] = {"image": image, "name": name, "id": number, "phrases": self._phrases(number)}
+        return self._made[number]
+
+    def _phrases(self, number: int) -> list[Phrase]:
+        picture = make_picture(self.split, number)
+        return phrases_of(picture, np.random.default_rng([self.split.seed(number), 3]))

@@ -15,6 +15,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from piza_jax.data.captions import CaptionConfig, random_caption
 from piza_jax.data.samples import SampleConfig, cached_photo, naming, random_sample
 from piza_jax.data.search import check_box
 from piza_jax.data.tokenize import Tokenizer
@@ -128,7 +129,7 @@ class BatchIterator(grain.DatasetIterator):
 def train_batches(
     source: Source,
     tokenizer: Tokenizer,
-    config: SampleConfig,
+    config: SampleConfig | CaptionConfig,
     *,
     batch_size: int,
     seed: int,
@@ -142,7 +143,7 @@ def train_batches(
     Args:
         source: the records; it is pickled where there are workers.
         tokenizer: makes the token ids.
-        config: how records become samples.
+        config: how records become samples, one zoom step of an expression or a caption of several.
         batch_size: examples in a batch over all processes, B.
         seed: decides order, jitter and steps; 0..2**32 - 1.
         process_index: this process; it gets the examples process_index * b .. of each batch, b = B / process_count.
@@ -151,11 +152,11 @@ def train_batches(
         read_ahead: threads, and batches made ahead, in each process that makes batches.
 
     Returns:
-        Dataset of dicts of arrays [b, ...] with the fields of samples.random_sample.
+        Dataset of dicts of arrays [b, ...] with the fields of samples.random_sample or captions.random_caption.
 
     Raises:
         PizaError: at once: no records, or a batch that does not divide by process_count; while iterating: see
-            samples.random_sample.
+            samples.random_sample and captions.random_caption.
     """
     local = _check_share(len(source), batch_size, process_index, process_count, num_workers)
     if not 0 <= seed < 2**32:
@@ -222,12 +223,15 @@ def source_index(position: int, num_records: int, seed: int) -> int:
 
 
 class _TrainExample:
-    def __init__(self, source: Source, tokenizer: Tokenizer, config: SampleConfig, seed: int):
+    def __init__(self, source: Source, tokenizer: Tokenizer, config: SampleConfig | CaptionConfig, seed: int):
         self.source, self.tokenizer, self.config, self.seed = source, tokenizer, config, seed
 
     def __call__(self, position: int) -> dict[str, Any]:
         record = self.source[source_index(position, len(self.source), self.seed)]
-        return random_sample(record, self.tokenizer, self.config, np.random.default_rng([self.seed, position]))
+        rng = np.random.default_rng([self.seed, position])
+        if isinstance(self.config, CaptionConfig):
+            return random_caption(record, self.tokenizer, self.config, rng)
+        return random_sample(record, self.tokenizer, self.config, rng)
 
 
 class _EvalExample:

@@ -87,7 +87,7 @@ class DetectorConfig:
 
     @classmethod
     def preset(cls, name: str, **overrides) -> "DetectorConfig":
-        """A named size: "swin_t", "swin_b", "swin_l", or "tiny" for tests and a CPU.
+        """A named size: "swin_t", "swin_b", "swin_l", "mini" for drawn scenes, or "tiny" for tests.
 
         Raises:
             KeyError: if there is no such size.
@@ -113,6 +113,21 @@ _PRESETS: dict[str, dict] = {
         "text_hidden": 256,
         "fusion_dim": 128,
         "queries": 50,
+        "denoising_queries": 10,
+        "label_classes": 16,
+    },
+    "mini": {
+        "swin": SwinConfig(dim=32, depths=(1, 1, 2, 2), heads=(1, 2, 4, 8), window=6),
+        "bert": BertConfig(vocab_size=2048, dim=128, layers=2, heads=4, hidden=512, max_positions=256),
+        "dim": 128,
+        "levels": 3,
+        "points": 2,
+        "encoder_layers": 3,
+        "decoder_layers": 3,
+        "hidden": 256,
+        "text_hidden": 256,
+        "fusion_dim": 128,
+        "queries": 40,
         "denoising_queries": 10,
         "label_classes": 16,
     },

@@ -116,8 +116,13 @@ def config_from_dict(values: Mapping[str, Any]) -> PizaConfig:
     return dataclasses.replace(base, detector=_fill(base.detector, detector, "model.detector"))
 
 
-def config_of_method(method: str, detector: DetectorConfig) -> PizaConfig:
+def config_of_method(method: str, detector: DetectorConfig, **sizes: Any) -> PizaConfig:
     """The model of a fine-tuning method, one of ``select.METHODS``, as the paper compares them.
+
+    Args:
+        method: its name.
+        detector: what it is put on.
+        sizes: fields of PizaConfig in place of the paper's, such as ``adapter_dim``.
 
     Raises:
         PizaError: if there is no such method.
@@ -131,6 +136,7 @@ def config_of_method(method: str, detector: DetectorConfig) -> PizaConfig:
         adapter=adapter if adapter in ADAPTERS else "none",
         zoom_projection="shared" if zooms else "none",
         history=zooms,
+        **sizes,
     )
 
 

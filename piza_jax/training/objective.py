@@ -30,15 +30,50 @@ def compute_losses(
     Returns:
         A scalar and a dict of scalars.
     """
-    text = model.encode_text(batch["input_ids"], batch["token_mask"])
     targets, valid = batch["target_box"][:, None], batch["has_target"][:, None]
-    queries = model.detector.denoising
-    denoising = queries.draw(key, targets, valid) if queries is not None else None
-    images = normalise(batch["image"], batch["valid_hw"])
-    detections = model.detect(images, batch["valid_hw"], text, batch["progress"], denoising)
-    positive = expression_tokens(batch["token_mask"])[:, None].astype(jnp.float32)
-    losses = detection_losses(detections, targets, valid, positive, batch["token_mask"], batch["valid_hw"], config)
+    positive = expression_tokens(batch["token_mask"])[:, None]
+    losses = _detector_losses(model, batch, targets, valid, positive, batch["progress"], key, config)
     if model.history is not None:
         reading = model.read_history(batch["history"], batch["history_mask"])
         losses |= history_losses(reading, batch["progress"], batch["stop"])
     return sum(losses.values(), jnp.zeros(())), losses
+
+
+def compute_caption_losses(
+    model: PizaDetector, batch: Mapping[str, jax.Array], key: jax.Array, config: LossConfig = PAPER_WEIGHTS
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The same for captions of several phrases and a plain view of the whole picture, without zoom or history.
+
+    Args:
+        model: detector, its PIZA parts unused.
+        batch: image uint8 [B, H, W, 3], valid_hw int32 [B, 2], input_ids int32 [B, L], token_mask bool [B, L],
+            target_boxes float32 [B, G, 4] cxcywh, target_valid bool [B, G], positive bool [B, G, L].
+        key: PRNG key of the denoising queries.
+        config: weights of the losses and of the matching.
+
+    Returns:
+        A scalar and a dict of scalars.
+    """
+    targets = batch["target_boxes"], batch["target_valid"], batch["positive"]
+    losses = _detector_losses(model, batch, *targets, None, key, config)
+    return sum(losses.values(), jnp.zeros(())), losses
+
+
+def _detector_losses(
+    model: PizaDetector,
+    batch: Mapping[str, jax.Array],
+    targets: jax.Array,
+    valid: jax.Array,
+    positive: jax.Array,
+    progress: jax.Array | None,
+    key: jax.Array,
+    config: LossConfig,
+) -> dict[str, jax.Array]:
+    """Losses of targets cxcywh [B, G, 4], their validity [B, G] and tokens [B, G, L], in views of progress [B]."""
+    text = model.encode_text(batch["input_ids"], batch["token_mask"])
+    queries = model.detector.denoising
+    denoising = queries.draw(key, targets, valid) if queries is not None else None
+    images = normalise(batch["image"], batch["valid_hw"])
+    detections = model.detect(images, batch["valid_hw"], text, progress, denoising)
+    positive = positive.astype(jnp.float32)
+    return detection_losses(detections, targets, valid, positive, batch["token_mask"], batch["valid_hw"], config)

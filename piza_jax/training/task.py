@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from piza_jax.convert.export import check_same_detector
 from piza_jax.convert.load import load_source, resolve
-from piza_jax.data.mini_source import MiniSource
+from piza_jax.data.captions import CaptionConfig
+from piza_jax.data.mini_source import MiniPictures, MiniSource
 from piza_jax.data.pipeline import Source, train_batches
 from piza_jax.data.records import RecordSource, read_annotations
 from piza_jax.data.samples import SampleConfig
@@ -34,7 +35,7 @@ from piza_jax.piza.zoom import zoom_config_of
 from piza_jax.training import checkpoint
 from piza_jax.training.loop import FitResult, Task, fit
 from piza_jax.training.losses import LossConfig
-from piza_jax.training.objective import compute_losses
+from piza_jax.training.objective import compute_caption_losses, compute_losses
 from piza_jax.training.reporting import is_first
 
 TOKENIZER = "tokenizer.json"
@@ -80,7 +81,7 @@ def build_task(config: ConfigDict, workdir: str | os.PathLike[str], evaluate: Ev
     batches = train_batches(
         source,
         tokenizer,
-        sample_config(config),
+        caption_config(config) if config.data.get("captions") else sample_config(config),
         batch_size=config.train.batch_size,
         seed=config.seed,
         process_index=jax.process_index(),
@@ -90,7 +91,7 @@ def build_task(config: ConfigDict, workdir: str | os.PathLike[str], evaluate: Ev
     return Task(
         make_model=lambda: PizaDetector(model_config, rngs=make_keys(config.seed)),
         split=partial(select.split, method=config.peft),
-        loss=partial(compute_losses, config=LossConfig(**config.loss.to_dict())),
+        loss=partial(compute_caption_losses if config.data.get("captions") else compute_losses, config=LossConfig(**config.loss.to_dict())),
         dataset=batches,
         steps_per_epoch=len(source) / config.train.batch_size,
         pretrained=partial(pretrained_parameters, config.pretrained, model_config) if config.pretrained else None,
@@ -108,6 +109,8 @@ def make_evaluate(config: ConfigDict, source: Source, tokenizer: Tokenizer) -> E
         held_out = config.copy_and_resolve_references()
         with held_out.unlocked():
             held_out.data.split = held_out.data.annotations = config.evaluation.split
+            held_out.data.captions = {}
+            held_out.data.num_photos = config.evaluation.get("num_photos") or config.data.num_photos
         source = open_source(held_out)
     zoom_config = zoom_config_of(config.to_dict(), mode="piza" if config.model.history else "training_free")
     grounders: list[Grounder] = []
@@ -137,6 +140,18 @@ def sample_config(config: ConfigDict) -> SampleConfig:
     )
 
 
+def caption_config(config: ConfigDict) -> CaptionConfig:
+    """How the pictures of a configuration become captions of several phrases."""
+    data = config.data
+    return CaptionConfig(
+        canvas_hw=tuple(data.canvas_hw),
+        max_tokens=data.max_tokens,
+        max_boxes=data.captions.max_boxes,
+        max_phrases=data.captions.max_phrases,
+        scale_range=tuple(data.scale_range),
+    )
+
+
 def open_source(config: ConfigDict) -> Source:
     """The records that config.data names.
 
@@ -156,6 +171,8 @@ def open_source(config: ConfigDict) -> Source:
         return tfds_sorec.open_split(data.data_dir, data.split, data.get("dataset", "sorec"))
     if data.kind == "files":
         return RecordSource(read_annotations(data.annotations), data.images)
+    if data.kind == "mini" and data.get("captions"):
+        return MiniPictures(data.split, data.num_photos)
     if data.kind == "mini":
         return MiniSource(data.split, data.num_photos, normal=data.dataset == "sorec_mini_normal")
     return SceneSource(data.num_photos, config.seed, tuple(data.photo_wh), data.num_objects)

@@ -126,6 +126,14 @@ class SceneIndex:
             return first_in_order(self.things, may, meaning.order, strict)
         return may[0] if len(may) == 1 and strict == may else None
 
+    def all_of(self, meaning: Meaning) -> list[int] | None:
+        """All things that a meaning without an order is true of; None where somebody might object."""
+        anchors = tuple(self.sole(ref) for ref in meaning.anchors)
+        if None in anchors:
+            return None
+        strict = self._true_of(meaning, anchors, False)  # type: ignore[arg-type]
+        return strict if strict == self._true_of(meaning, anchors, True) else None  # type: ignore[arg-type]
+
     def _true_of(self, meaning: Meaning, anchors: tuple[int, ...], loose: bool) -> list[int]:
         found = [n for n in self.members(meaning.zone, anchors, loose) if self.fits(n, meaning.target, loose)]
         if meaning.neighbour is None:

@@ -1,0 +1,62 @@
+"""piza-mini: a small model of the same code that learns SOREC-mini's drawn streets on a CPU.
+
+Arguments: peft=none pre-trains the base from random weights on the normal variant, which is drawn as it is read; any
+other peft, as in configs/piza_sorec.py, fine-tunes the shipped base on the small targets of a data set that
+`python -m tfds_sorec.build_mini` built. train=train_s|train_l, smoke.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+from piza_jax.errors import PizaError
+from piza_jax.models.config import DetectorConfig
+from piza_jax.peft import select
+from piza_jax.piza.detector import config_of_method
+
+# Smaller than the paper's by as much as the detector is; the trainable parts stay below 5% of it.
+SIZES = {"adapter_dim": 16, "lora_rank": 4, "lora_alpha": 8.0, "context_tokens": 8, "condition_dim": 64}
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    values = common.parse_argument(argument, peft="piza_adapter_plus", train="train_s", smoke=False)
+    if values["peft"] not in select.METHODS:
+        raise PizaError(f"peft={values['peft']!r} is none of {', '.join(select.METHODS)}")
+    config = _base(values["peft"])
+    if values["peft"] == "none":
+        _pretrain(config)
+    else:
+        _fine_tune(config, values["peft"], values["train"])
+    return common.smoke(config) if values["smoke"] else config
+
+
+def _base(method: str) -> ConfigDict:
+    config = common.base(config_of_method(method, DetectorConfig.preset("mini"), **SIZES))
+    config.data.update(num_workers=0, scale_range=(0.8, 1.0))
+    config.train.update(batch_size=16, log_every=25)
+    config.optimizer.update(learning_rate=1e-3, rate_factors=(), b2=0.99, eps=1e-12, schedule="cosine", warmup_steps=50)
+    return config
+
+
+def _pretrain(config: ConfigDict) -> None:
+    """All of it, on captions of several phrases for each picture with targets of ordinary size."""
+    config.peft = "full"
+    config.data.update(kind="mini", dataset="sorec_mini_normal", split="train", num_photos=12000)
+    config.data.update(canvas_hw=(144, 192), max_tokens=96)
+    config.data.captions = ConfigDict({"max_boxes": 16, "max_phrases": 8})
+    config.search.max_steps = 1
+    config.loss.class_cost = 0.0  # each target goes to the query that lies nearest, which gives the class head its task
+    config.train.update(num_steps=3000, log_every=50)
+    config.checkpoint.every = 200
+    config.evaluation.update(every=400, num_records=256, num_photos=100, split="val")
+
+
+def _fine_tune(config: ConfigDict, method: str, split: str) -> None:
+    """One zoom step a sample on the small targets, as in the paper."""
+    config.peft = method
+    config.pretrained = "piza-mini-base"
+    config.data.update(kind="tfds", dataset="sorec_mini", split=split, canvas_hw=(192, 192), max_tokens=48)
+    if not config.model.history:
+        config.search.max_steps, config.data.stop_fraction = 1, 0.0  # straight from the photo to the target
+    config.train.num_steps = 600
+    config.checkpoint.every = 200
+    config.evaluation.update(every=0)

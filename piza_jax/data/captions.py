@@ -1,0 +1,151 @@
+"""Several phrases of one picture in one caption, each with its boxes: how a plain detector is pre-trained.
+
+GroundingDINO reads a caption as sub-sentences between full stops that do not see each other (Liu et al. 2023, section
+3.4), and its own pre-training uses that: one pass over a picture learns from all that is said of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from piza_jax.data.samples import cached_photo, naming
+from piza_jax.data.tokenize import Tokenizer
+from piza_jax.data.views import make_view, photo_to_view
+from piza_jax.errors import PizaError
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A sentence or a name, and every box of the picture that it is true of.
+
+    Attributes:
+        text: what is said.
+        boxes_xyxy: xyxy pixels; none where it is true of nothing.
+        weight: how much rather than a phrase of weight 1 it comes into a caption.
+    """
+
+    text: str
+    boxes_xyxy: tuple[tuple[float, float, float, float], ...]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class CaptionConfig:
+    """How the phrases of a picture become captions.
+
+    Attributes:
+        canvas_hw: height and width of the static canvas.
+        max_tokens: length L of the token ids.
+        max_boxes: most targets of a caption, G.
+        max_phrases: most phrases of a caption; the number is drawn from 1 to this.
+        scale_range: random size of the content, as in samples.SampleConfig.
+    """
+
+    canvas_hw: tuple[int, int] = (1024, 1024)
+    max_tokens: int = 256
+    max_boxes: int = 16
+    max_phrases: int = 8
+    scale_range: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "max_boxes", "max_phrases"):
+            if getattr(self, name) < 1:
+                raise PizaError(f"captions.{name} is {getattr(self, name)}; it must be at least 1")
+
+
+def random_caption(
+    record: Mapping[str, Any], tokenizer: Tokenizer, config: CaptionConfig, rng: np.random.Generator
+) -> dict[str, Any]:
+    """One training sample of a picture: some of its phrases in any order, as many as there is room for.
+
+    Args:
+        record: "image" (encoded bytes), "name", "id", and "phrases", a sequence of Phrase with one that has a box.
+        tokenizer: makes the token ids.
+        config: how to make captions.
+        rng: the only source of chance.
+
+    Returns:
+        image uint8 [H, W, 3], content top left, zero elsewhere; valid_hw int32 [2]; input_ids int32 [L]; token_mask
+        bool [L]; target_boxes float32 [G, 4] cxcywh in 0..1 of the content, zeros after the last; target_valid bool
+        [G]; positive bool [G, L], the tokens of all phrases that are true of the target; id int32.
+
+    Raises:
+        PizaError: names the record: damaged photo, or no phrase that fits.
+    """
+    with naming(record):
+        photo = cached_photo(record["image"], record["name"])
+        whole = np.array([0, 0, photo.width, photo.height], np.float32)
+        image, valid_hw = make_view(photo, whole, config.canvas_hw, float(rng.uniform(*config.scale_range)))
+        chosen = _choose(record["phrases"], tokenizer, config, rng)
+        input_ids, token_mask, spans = _join([tokens for _, tokens in chosen], tokenizer, config.max_tokens)
+        boxes, positive = _targets([phrase for phrase, _ in chosen], spans, config)
+    target_boxes = np.zeros((config.max_boxes, 4), np.float32)
+    target_boxes[: len(boxes)] = photo_to_view(np.asarray(boxes, np.float32).reshape(-1, 4), whole)
+    return {
+        "image": image,
+        "valid_hw": valid_hw,
+        "input_ids": input_ids,
+        "token_mask": token_mask,
+        "target_boxes": target_boxes,
+        "target_valid": np.arange(config.max_boxes) < len(boxes),
+        "positive": positive,
+        "id": np.int32(record["id"]),
+    }
+
+
+def _choose(
+    phrases: Sequence[Phrase], tokenizer: Tokenizer, config: CaptionConfig, rng: np.random.Generator
+) -> list[tuple[Phrase, np.ndarray]]:
+    """Phrases with their tokens (without [CLS] and [SEP]) that fit, one with a box first of all, then shuffled."""
+    count = int(rng.integers(1, config.max_phrases + 1))
+    waits = rng.exponential(size=len(phrases)) / [phrase.weight for phrase in phrases]
+    order = [phrases[place] for place in np.argsort(waits)]
+    first = next((place for place, phrase in enumerate(order) if phrase.boxes_xyxy), 0)
+    order.insert(0, order.pop(first))
+    tokens_left, boxes_left = config.max_tokens - 2, config.max_boxes
+    chosen: list[tuple[Phrase, np.ndarray]] = []
+    for phrase in order:
+        input_ids, token_mask = tokenizer.encode(phrase.text, config.max_tokens)
+        tokens = input_ids[token_mask][1:-1]
+        if len(tokens) <= tokens_left and len(phrase.boxes_xyxy) <= boxes_left:
+            chosen.append((phrase, tokens))
+            tokens_left -= len(tokens)
+            boxes_left -= len(phrase.boxes_xyxy)
+        if len(chosen) == count:
+            break
+    if not any(phrase.boxes_xyxy for phrase, _ in chosen):
+        raise PizaError(
+            f"no phrase with a box fits {config.max_boxes} boxes and {config.max_tokens} tokens; raise "
+            "captions.max_boxes or data.max_tokens"
+        )
+    return [chosen[place] for place in rng.permutation(len(chosen))]
+
+
+def _join(
+    pieces: Sequence[np.ndarray], tokenizer: Tokenizer, max_tokens: int
+) -> tuple[np.ndarray, np.ndarray, list[tuple[int, int]]]:
+    """[CLS] and all pieces and [SEP]; ids [L], mask [L], and where each phrase is, its full stop left out."""
+    start, end = tokenizer.delimiter_ids[:2]
+    input_ids = np.zeros(max_tokens, np.int32)
+    input_ids[0] = start
+    spans, place = [], 1
+    for tokens in pieces:
+        input_ids[place : place + len(tokens)] = tokens
+        spans.append((place, place + len(tokens) - 1))
+        place += len(tokens)
+    input_ids[place] = end
+    return input_ids, np.arange(max_tokens) <= place, spans
+
+
+def _targets(
+    phrases: Sequence[Phrase], spans: Sequence[tuple[int, int]], config: CaptionConfig
+) -> tuple[list[tuple[float, float, float, float]], np.ndarray]:
+    """All boxes, each once, and the tokens of every phrase that is true of it, bool [G, L]."""
+    positive = np.zeros((config.max_boxes, config.max_tokens), bool)
+    rows: dict[tuple[float, float, float, float], int] = {}
+    for phrase, (start, end) in zip(phrases, spans, strict=True):
+        for box in phrase.boxes_xyxy:
+            positive[rows.setdefault(box, len(rows)), start:end] = True
+    return list(rows), positive

@@ -1,0 +1,107 @@
+"""Everything that can be said of a picture, names and sentences that are true of several things among it."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from piza_jax.data.captions import Phrase
+from piza_jax.data.world.expressions import Speaker
+from piza_jax.data.world.kinds import BUILDINGS, COLOURS, SMALL, VEHICLES, WALLS
+from piza_jax.data.world.language import noun, say
+from piza_jax.data.world.meaning import Meaning, Ref, zones_of
+from piza_jax.data.world.pictures import Picture
+from piza_jax.data.world.render import place
+from piza_jax.data.world.scene import HEIGHT, WIDTH
+
+_SHOWN, _HIDDEN = 0.35, 0.05  # a phrase is left out where a part between these of something that it is true of is seen
+_LEAST_SIDE = 0.04  # of a thing's box over the picture's, roots of areas
+_ABSENT = 4  # names of things that are not there
+
+
+def phrases_of(picture: Picture, rng: np.random.Generator) -> list[Phrase]:
+    """All phrases of a picture: its expressions, names of what is there and not there, things beside other things.
+
+    Args:
+        picture: one of a normal split.
+        rng: chooses the words.
+    """
+    return list(_Teller(picture, rng).phrases())
+
+
+class _Teller:
+    def __init__(self, picture: Picture, rng: np.random.Generator):
+        self.picture, self.rng = picture, rng
+        whole = picture.window == (0, 0, WIDTH, HEIGHT)
+        self.speaker = Speaker(picture.scene, rng, None if whole else picture.window)
+        self.index = self.speaker.index
+        # Small things of a whole scene are too small for a normal picture: nobody speaks of them.
+        self.spoken_of = [n for n, thing in enumerate(self.index.things) if thing.large or not whole]
+
+    def phrases(self) -> Iterator[Phrase]:
+        for said in self.picture.expressions:
+            yield Phrase(said.text, (tuple(map(float, self.picture.box_of(said))),), 3.0)  # type: ignore[arg-type]
+        for ref in sorted(self._looks(), key=str):
+            boxes = self._boxes([n for n in self.spoken_of if self.index.fits(n, ref, False)])
+            if boxes:
+                yield Phrase(self._name(ref), boxes)
+        yield from self._absent()
+        yield from self._beside()
+
+    def _looks(self) -> set[Ref]:
+        looks = set()
+        for number in self.spoken_of:
+            thing = self.index.things[number]
+            detail = None if thing.detail == "bare" else thing.detail
+            looks |= {Ref(thing.kind), Ref(thing.kind, thing.colour or None), Ref(thing.kind, thing.colour or None, detail)}
+            if thing.kind != "light":
+                looks.add(Ref(thing.kind, None, detail))
+        return looks
+
+    def _absent(self) -> Iterator[Phrase]:
+        for _ in range(_ABSENT):
+            kinds = (*SMALL, *VEHICLES, "kiosk", *BUILDINGS)
+            kind = kinds[int(self.rng.integers(len(kinds)))]
+            colours = tuple(WALLS) if kind in BUILDINGS else SMALL[kind].colours if kind in SMALL else tuple(COLOURS)
+            ref = Ref(kind, colours[int(self.rng.integers(len(colours)))])
+            if not any(self.index.fits(number, ref, True) and self._part(number) for number in self.spoken_of):
+                yield Phrase(self._name(ref), (), 0.5)
+
+    def _beside(self) -> Iterator[Phrase]:
+        """Sentences about all things of one look in a zone of an anchor."""
+        for anchor, name in self.speaker.anchors.items():
+            for zone in zones_of(name.kind):
+                members = self.index.zone(zone, anchor, False) & set(self.spoken_of)
+                things = [self.index.things[number] for number in sorted(members)]
+                refs = {Ref(thing.kind) for thing in things} | {Ref(thing.kind, thing.colour or None) for thing in things}
+                for ref in sorted(refs, key=str):
+                    meaning = Meaning(ref, zone, (name,))
+                    found = self.index.all_of(meaning)
+                    boxes = self._boxes(found) if found else None
+                    text = say(meaning, self.rng) if boxes and ref.kind != "pole" else None
+                    if boxes and text:
+                        yield Phrase(text, boxes, 1.5)
+
+    def _name(self, ref: Ref) -> str:
+        return "pole" if ref.kind == "pole" else noun(ref, self.rng)
+
+    def _part(self, number: int) -> float:
+        """How much of a thing's box is in the picture, 0..1."""
+        x0, y0, x1, y1 = self.index.things[number].box
+        a0, b0, a1, b1 = self.picture.window
+        return max(min(x1, a1) - max(x0, a0), 0) * max(min(y1, b1) - max(y0, b0), 0) / ((x1 - x0) * (y1 - y0))
+
+    def _boxes(self, numbers: list[int]) -> tuple[tuple[float, float, float, float], ...] | None:
+        """What is seen of things, xyxy pixels of the picture; None where it is doubtful whether one is seen."""
+        width, height = self.picture.size
+        boxes = []
+        for number in numbers:
+            part = self._part(number)
+            if part <= _HIDDEN:
+                continue
+            x0, y0, x1, y1 = place(self.index.things[number].box, self.picture.window, self.picture.size)
+            box = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+            small = (box[2] - box[0]) * (box[3] - box[1]) < width * height * _LEAST_SIDE**2
+            if part < _SHOWN or (small and not self.index.things[number].kind == "pole"):
+                return None
+            boxes.append(tuple(map(float, box)))
+        return tuple(boxes)  # type: ignore[return-value]
