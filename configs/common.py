@@ -69,6 +69,7 @@ def base(model: PizaConfig) -> ConfigDict:
                 "stop_fraction": None,  # part of stop samples; None: as often as any other step
                 # {"max_boxes", "max_phrases"}: captions of several phrases of one picture; with "mini" alone.
                 "captions": {},
+                "hide": "",  # "photo" or "expression": what a model learns without it is a leak in the data
                 "num_workers": 4,
             },
             "search": dataclasses.asdict(SearchConfig()),

@@ -32,6 +32,7 @@ def _ground(options: argparse.Namespace, rest: list[str]) -> None:
     from piza_jax import draw
 
     _no_rest(rest, "ground")
+    _or_shipped(options)
     if options.save:
         draw.check_path(options.save)  # before the work, not after it
     grounder = _grounder(options, options.method)
@@ -59,6 +60,7 @@ def _detect(options: argparse.Namespace, rest: list[str]) -> None:
     from piza_jax import draw, draw_boxes
 
     _no_rest(rest, "detect")
+    _or_shipped(options)
     if options.save:
         draw.check_path(options.save)
     grounder = piza_jax.load(options.checkpoint, base=options.base, tokenizer=options.tokenizer)
@@ -221,11 +223,17 @@ def _convert(options: argparse.Namespace, rest: list[str]) -> None:
     _no_rest(rest, "convert")
     if options.base and options.to == "adapter":  # the base is not laid below a whole model, it is held against it
         loaded = open_model(options.source, tokenizer=options.tokenizer)
-        export.save_adapter(loaded, options.target, open_model(options.base, tokenizer=options.tokenizer))
+        base = open_model(options.base, tokenizer=options.tokenizer)
+        export.save_adapter(loaded, options.target, base, half=options.half)
     else:
         loaded = open_model(options.source, base=options.base, tokenizer=options.tokenizer)
-        save = {"piza": export.save_whole, "adapter": export.save_adapter, "hugging_face": export.save_hugging_face}
-        save[options.to](loaded, options.target)
+        if options.to == "hugging_face":
+            if options.half:
+                raise PizaError("--half is for piza's own exports; leave it out")
+            export.save_hugging_face(loaded, options.target)
+        else:
+            save = {"piza": export.save_whole, "adapter": export.save_adapter}[options.to]
+            save(loaded, options.target, half=options.half)
     for reason in sorted(set(loaded.ignored.values())):
         names = [name for name, why in loaded.ignored.items() if why == reason]
         print(f"left out: {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} ({reason})")
@@ -246,6 +254,15 @@ def _version(options: argparse.Namespace, rest: list[str]) -> None:
 def _no_rest(rest: Sequence[str], command: str) -> None:
     if rest:
         raise PizaError(f"unknown argument {rest[0]!r}; see piza {command} --help")
+
+
+def _or_shipped(options: argparse.Namespace) -> None:
+    """Take the shipped model where none is named, and say so."""
+    from piza_jax.convert import shipped
+
+    if options.checkpoint is None:
+        options.checkpoint = shipped.MINI
+        print(f"piza: no --checkpoint; using the shipped {shipped.WARNING}", file=sys.stderr)
 
 
 def _grounder(options: argparse.Namespace, method: str | None, model: "Loaded | None" = None) -> "piza_jax.Grounder":
@@ -278,8 +295,8 @@ def _add_parts(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tokenizer", help="folder with tokenizer.json or vocab.txt, for sources that ship none")
 
 
-def _add_model(command: argparse.ArgumentParser, required: bool = True) -> None:
-    command.add_argument("--checkpoint", required=required, help=_SOURCES)
+def _add_model(command: argparse.ArgumentParser, shipped: str = "") -> None:
+    command.add_argument("--checkpoint", help=_SOURCES + shipped)
     command.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     _add_parts(command)
 
@@ -307,7 +324,7 @@ def _parser() -> argparse.ArgumentParser:
     ground = commands.add_parser("ground", help="zoom into a photo and print the box")
     ground.add_argument("photo")
     ground.add_argument("expression")
-    _add_model(ground)
+    _add_model(ground, "; default: the shipped piza-mini, for drawn street scenes")
     _add_zoom(ground)
     ground.add_argument("--method", help=_METHODS)
     ground.add_argument("--save", help="draw the zoom steps into this .png, .jpg or .webp")
@@ -316,7 +333,7 @@ def _parser() -> argparse.ArgumentParser:
     detect = commands.add_parser("detect", help="print every box that phrases name, in a single pass")
     detect.add_argument("photo")
     detect.add_argument("text", help='phrases with full stops between them, such as "a cat. a remote control."')
-    _add_model(detect)
+    _add_model(detect, "; default: the shipped piza-mini, for drawn street scenes")
     detect.add_argument("--box_threshold", type=float, default=0.25, help="least score of a box")
     detect.add_argument("--text_threshold", type=float, default=0.25, help="least score of a word in a label")
     detect.add_argument("--max_detections", type=int, help="keep only so many, the best (default: all)")
@@ -324,7 +341,7 @@ def _parser() -> argparse.ArgumentParser:
     detect.set_defaults(run=_detect)
 
     evaluate = commands.add_parser("evaluate", help="mAcc, Acc50, Acc75, IoU and steps, by split and target size")
-    _add_model(evaluate, required=False)
+    _add_model(evaluate)
     _add_zoom(evaluate)
     evaluate.add_argument("--method", action="append", default=[], help=f"{_METHODS}; may be given more than once")
     evaluate.add_argument("--data_dir", help="TFDS folder of SOREC (default: the data that the run was trained on)")
@@ -347,6 +364,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("target", help="new folder")
     convert.add_argument("--to", choices=("piza", "adapter", "hugging_face"), default="piza", help="default: piza")
     _add_parts(convert)
+    convert.add_argument("--half", action="store_true", help="store the weights in float16")
     convert.add_argument("--report", action="store_true", help="compare a forward pass with transformers, by stage")
     convert.set_defaults(run=_convert)
 

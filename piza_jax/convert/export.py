@@ -40,20 +40,32 @@ WEIGHTS, ADAPTER, TOKENIZER = "model.safetensors", "adapter.safetensors", "token
 _FREE = ("denoising_queries", "label_noise", "box_noise", "label_classes", "dtype", "remat")
 
 
-def save_whole(loaded: Loaded, folder: str | os.PathLike[str]) -> None:
-    """Write a whole model to a new folder. PizaError if the folder is in use or cannot be written."""
+def save_whole(loaded: Loaded, folder: str | os.PathLike[str], *, half: bool = False) -> None:
+    """Write a whole model to a new folder.
+
+    Args:
+        loaded: the model.
+        folder: where to.
+        half: store the weights in float16, for half the space and with its rounding; they are computed with in float32.
+
+    Raises:
+        PizaError: the folder is in use or cannot be written, or a weight that float16 cannot hold.
+    """
     with _new_folder(folder) as place:
-        _write(place / WEIGHTS, _arrays(loaded.model))
+        _write(place / WEIGHTS, _stored(_arrays(loaded.model), half))
         _describe(loaded, place, {"kind": "whole"})
 
 
-def save_adapter(loaded: Loaded, folder: str | os.PathLike[str], base: Loaded | None = None) -> None:
+def save_adapter(
+    loaded: Loaded, folder: str | os.PathLike[str], base: Loaded | None = None, *, half: bool = False
+) -> None:
     """Write what the fine-tuning method of a model trained to a new folder.
 
     Args:
         loaded: the fine-tuned model.
         folder: where to.
         base: the model that it was trained from, to check that it is; None trusts the frozen weights as they are.
+        half: see save_whole.
 
     Raises:
         PizaError: the model has no adapter, its frozen weights are not the base's, or the folder cannot be written.
@@ -74,7 +86,7 @@ def save_adapter(loaded: Loaded, folder: str | os.PathLike[str], base: Loaded | 
                 f"the model was not trained from this base: {len(changed)} frozen arrays differ, {changed[0]}"
             )
     with _new_folder(folder) as place:
-        _write(place / ADAPTER, {name: values[name] for name in own})
+        _write(place / ADAPTER, _stored({name: values[name] for name in own}, half))
         _describe(loaded, place, {"kind": "adapter", "frozen_sha256": digest})
 
 
@@ -183,6 +195,15 @@ def _digest(values: Mapping[str, np.ndarray]) -> str:
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(array.data)
     return digest.hexdigest()
+
+
+def _stored(values: Mapping[str, np.ndarray], half: bool) -> Mapping[str, np.ndarray]:
+    if not half:
+        return values
+    large = [name for name, value in values.items() if np.abs(value).max(initial=0) > np.finfo(np.float16).max]
+    if large:
+        raise PizaError(f"{large[0]} has values that float16 cannot hold; store it in float32")
+    return {name: value.astype(np.float16) for name, value in values.items()}
 
 
 def _write(path: Path, values: Mapping[str, np.ndarray]) -> None:

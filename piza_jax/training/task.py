@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from piza_jax.convert.export import check_same_detector
 from piza_jax.convert.load import load_source, resolve
+from piza_jax.data.blind import BlindSource
 from piza_jax.data.captions import CaptionConfig
 from piza_jax.data.mini_source import MiniPictures, MiniSource
 from piza_jax.data.pipeline import Source, train_batches
@@ -91,7 +92,10 @@ def build_task(config: ConfigDict, workdir: str | os.PathLike[str], evaluate: Ev
     return Task(
         make_model=lambda: PizaDetector(model_config, rngs=make_keys(config.seed)),
         split=partial(select.split, method=config.peft),
-        loss=partial(compute_caption_losses if config.data.get("captions") else compute_losses, config=LossConfig(**config.loss.to_dict())),
+        loss=partial(
+            compute_caption_losses if config.data.get("captions") else compute_losses,
+            config=LossConfig(**config.loss.to_dict()),
+        ),
         dataset=batches,
         steps_per_epoch=len(source) / config.train.batch_size,
         pretrained=partial(pretrained_parameters, config.pretrained, model_config) if config.pretrained else None,
@@ -153,11 +157,17 @@ def caption_config(config: ConfigDict) -> CaptionConfig:
 
 
 def open_source(config: ConfigDict) -> Source:
-    """The records that config.data names.
+    """The records that config.data names, with one half of the question hidden where config.data.hide says so.
 
     Raises:
         PizaError: an unknown kind, a path that the kind needs and that is not given, or records that cannot be read.
     """
+    source = _open_source(config)
+    hide = config.data.get("hide", "")
+    return BlindSource(source, hide) if hide else source
+
+
+def _open_source(config: ConfigDict) -> Source:
     data = config.data
     if data.kind not in KINDS:
         raise PizaError(f"data.kind={data.kind!r} is none of {', '.join(KINDS)}")

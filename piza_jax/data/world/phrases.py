@@ -52,7 +52,11 @@ class _Teller:
         for number in self.spoken_of:
             thing = self.index.things[number]
             detail = None if thing.detail == "bare" else thing.detail
-            looks |= {Ref(thing.kind), Ref(thing.kind, thing.colour or None), Ref(thing.kind, thing.colour or None, detail)}
+            looks |= {
+                Ref(thing.kind),
+                Ref(thing.kind, thing.colour or None),
+                Ref(thing.kind, thing.colour or None, detail),
+            }
             if thing.kind != "light":
                 looks.add(Ref(thing.kind, None, detail))
         return looks
@@ -72,7 +76,9 @@ class _Teller:
             for zone in zones_of(name.kind):
                 members = self.index.zone(zone, anchor, False) & set(self.spoken_of)
                 things = [self.index.things[number] for number in sorted(members)]
-                refs = {Ref(thing.kind) for thing in things} | {Ref(thing.kind, thing.colour or None) for thing in things}
+                refs = {Ref(thing.kind) for thing in things} | {
+                    Ref(thing.kind, thing.colour or None) for thing in things
+                }
                 for ref in sorted(refs, key=str):
                     meaning = Meaning(ref, zone, (name,))
                     found = self.index.all_of(meaning)
@@ -101,7 +107,7 @@ class _Teller:
             x0, y0, x1, y1 = place(self.index.things[number].box, self.picture.window, self.picture.size)
             box = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
             small = (box[2] - box[0]) * (box[3] - box[1]) < width * height * _LEAST_SIDE**2
-            if part < _SHOWN or (small and not self.index.things[number].kind == "pole"):
+            if part < _SHOWN or (small and self.index.things[number].kind != "pole"):
                 return None
             boxes.append(tuple(map(float, box)))
         return tuple(boxes)  # type: ignore[return-value]

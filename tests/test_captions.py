@@ -1,0 +1,156 @@
+"""Captions of several phrases: which tokens name which box, and what is said of drawn pictures."""
+
+import re
+
+import numpy as np
+import pytest
+
+from piza_jax import PizaError
+from piza_jax.data.blind import BlindSource
+from piza_jax.data.captions import CaptionConfig, Phrase, random_caption
+from piza_jax.data.decode import decode_rgb
+from piza_jax.data.mini_source import MiniPictures
+from piza_jax.data.pipeline import train_batches
+from piza_jax.data.tokenize import Tokenizer
+from piza_jax.data.views import view_to_photo
+from piza_jax.data.world.phrases import phrases_of
+from piza_jax.data.world.pictures import make_picture
+from piza_jax.data.world.splits import find_split
+from tests.mini_checker import COLOURS, KINDS
+from tests.small_source import TEXTS, SmallSource, record
+
+CONFIG = CaptionConfig(canvas_hw=(60, 80), max_tokens=40, max_boxes=6, max_phrases=4)
+RED, GREEN, ALL = (10.0, 20.0, 60.0, 80.0), (200.0, 100.0, 300.0, 200.0), (0.0, 0.0, 400.0, 300.0)
+PHRASES = (
+    Phrase("red car", (RED,)),
+    Phrase("the green car on the dark road.", (GREEN,)),
+    Phrase("car", (RED, GREEN)),
+    Phrase("purple car", ()),
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.train(TEXTS, 120)
+
+
+def captions(tokenizer, config=CONFIG, phrases=PHRASES, count=40):
+    row = {**record(0), "phrases": phrases}
+    return [random_caption(row, tokenizer, config, np.random.default_rng(seed)) for seed in range(count)]
+
+
+def named(tokenizer, sample) -> dict[tuple, set[str]]:
+    """Box in photo pixels -> the phrases whose tokens are its own."""
+    words = tokenizer.decode(sample["input_ids"][sample["token_mask"]]).removeprefix("[CLS] ").removesuffix(". [SEP]")
+    pieces = [tokenizer.decode(tokenizer.encode(text, 40)[0][1:-1]) for text in words.split(". ")]
+    assert all(pieces)
+    found = {}
+    for row in np.flatnonzero(sample["target_valid"]):
+        box = tuple(view_to_photo(sample["target_boxes"][row], np.array(ALL)).round().tolist())
+        own = np.where(sample["positive"][row], sample["input_ids"], 0)
+        runs = np.split(np.arange(len(own)), np.flatnonzero(np.diff((own != 0).astype(int))) + 1)
+        found[box] = {tokenizer.decode(own[run]) for run in runs if own[run].all()}
+    return found
+
+
+def test_every_box_has_the_tokens_of_all_phrases_that_are_true_of_it(tokenizer):
+    seen = set()
+    for sample in captions(tokenizer):
+        text = tokenizer.decode(sample["input_ids"][sample["token_mask"]])
+        said = [phrase for phrase in PHRASES if re.search(rf"[].] {phrase.text.strip('.')}[.]", text)]
+        wanted = {}
+        for phrase in said:
+            for box in phrase.boxes_xyxy:
+                wanted.setdefault(box, set()).add(phrase.text.strip("."))
+        assert named(tokenizer, sample) == wanted
+        assert wanted
+        assert not sample["positive"][~sample["target_valid"]].any()
+        seen.add(len(said))
+    assert seen == {1, 2, 3, 4}
+
+
+def test_captions_are_cut_between_phrases_and_never_inside_one(tokenizer):
+    small = CaptionConfig(canvas_hw=(60, 80), max_tokens=12, max_boxes=2, max_phrases=4)
+    for sample in captions(tokenizer, small):
+        text = tokenizer.decode(sample["input_ids"][sample["token_mask"]])
+        assert text.endswith(". [SEP]")
+        assert sample["target_valid"].sum() in (1, 2)
+        assert sample["input_ids"].shape == (12,)
+
+
+def test_what_cannot_be_a_caption_names_its_picture(tokenizer):
+    with pytest.raises(PizaError, match=r"record 100 \(0.png\): no phrase with a box fits 6 boxes"):
+        captions(tokenizer, phrases=PHRASES[3:], count=1)
+    with pytest.raises(PizaError, match="max_phrases is 0"):
+        CaptionConfig(max_phrases=0)
+
+
+def seen_part(box, window) -> float:
+    """How much of a thing is in a window."""
+    sides = [max(min(box[axis + 2], window[axis + 2]) - max(box[axis], window[axis]), 0) for axis in (0, 1)]
+    return sides[0] * sides[1] / ((box[2] - box[0]) * (box[3] - box[1]))
+
+
+def test_names_speak_of_all_that_is_seen_of_their_kind_and_colour():
+    split = find_split("train", True)
+    checked = {"there": 0, "absent": 0}
+    for number in range(60):
+        picture = make_picture(split, number)
+        windowed = picture.size == (640, 480)
+        things = [thing for thing in picture.scene.things if thing.large or windowed]
+        for phrase in phrases_of(picture, np.random.default_rng(number)):
+            words = phrase.text.split(" ", 1)
+            if len(words) != 2 or words[0] not in COLOURS or words[1] not in KINDS:
+                continue  # a sentence, or a name with a detail
+            alike = [thing for thing in things if (thing.kind, thing.colour) == (KINDS[words[1]], words[0])]
+            assert len(phrase.boxes_xyxy) == sum(seen_part(thing.box, picture.window) > 0.05 for thing in alike)
+            checked["there" if phrase.boxes_xyxy else "absent"] += 1
+    assert min(checked.values()) > 100
+
+
+def test_boxes_of_phrases_lie_in_their_picture_and_expressions_come_first():
+    split = find_split("train", True)
+    shared = 0
+    for number in range(40):
+        picture = make_picture(split, number)
+        width, height = picture.size
+        phrases = phrases_of(picture, np.random.default_rng(number))
+        for phrase in phrases:
+            assert len(set(phrase.boxes_xyxy)) == len(phrase.boxes_xyxy)
+            shared += len(phrase.boxes_xyxy) > 1
+            for x0, y0, x1, y1 in phrase.boxes_xyxy:
+                assert 0 <= x0 < x1 <= width
+                assert 0 <= y0 < y1 <= height
+        expressions = picture.expressions
+        assert [phrase.text for phrase in phrases[: len(expressions)]] == [said.text for said in expressions]
+        assert [phrase.boxes_xyxy for phrase in phrases[: len(expressions)]] == [
+            (tuple(map(float, picture.box_of(said))),) for said in expressions
+        ]
+    assert shared > 50
+
+
+def test_drawn_pictures_become_batches(tokenizer):
+    source = MiniPictures("val", 4)
+    words = Tokenizer.train(source.expressions(), 400)
+    batch = next(iter(train_batches(source, words, CONFIG, batch_size=3, seed=0)))
+    assert batch["image"].shape == (3, 60, 80, 3)
+    assert batch["positive"].shape == (3, 6, 40)
+    assert batch["target_valid"].any(axis=1).all()
+    with pytest.raises(PizaError, match="num_scenes is 0"):
+        MiniPictures("val", 0)
+
+
+def test_blind_sources_hide_one_half_and_keep_the_other():
+    source = SmallSource(3)
+    photo, said = BlindSource(source, "photo"), BlindSource(source, "expression")
+    assert len(photo) == 3
+    grey = decode_rgb(photo[1]["image"], "grey")
+    assert grey.shape == (300, 400, 3)
+    assert len(np.unique(grey)) == 1
+    assert photo[1]["expression"] == source[1]["expression"]
+    assert len({said[index]["expression"] for index in range(3)}) == 1
+    assert said[2]["image"] == source[2]["image"]
+    for blind in (photo, said):
+        np.testing.assert_array_equal(blind[0]["box_xyxy"], source[0]["box_xyxy"])
+    with pytest.raises(PizaError, match=r"data.hide='x' is none of photo, expression"):
+        BlindSource(source, "x")
