@@ -29,9 +29,15 @@ class Row:
     method: str
     changes: tuple[str, ...] = ()
 
+    @property
+    def trains(self) -> bool:
+        """Whether the row is trained here."""
+        return bool(self.method)
+
 
 ROWS = {
     "zero_shot": Row("zero-shot", ""),
+    "shipped": Row("piza-mini, as shipped", ""),
     "full": Row("full fine-tuning", "full"),
     "coop": Row("CoOp", "coop"),
     "piza_coop": Row("PIZA-CoOp", "piza_coop"),
@@ -53,7 +59,7 @@ ROWS = {
     ),
     "no_history": Row("PIZA-Adapter+, no history", "piza_adapter_plus", ("model.history=false", "search.max_steps=5")),
 }
-METHODS = tuple(name for name, row in ROWS.items() if not row.changes)
+METHODS = tuple(name for name, row in ROWS.items() if not row.changes and name != "shipped")
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,10 @@ class Settings:
     strips: int = 0
     changes: tuple[str, ...] = ()
 
+    def workdir(self, name: str, train_split: str, seed: int) -> str:
+        """Folder of the training of a row."""
+        return str(self.output / "runs" / f"{name}_{train_split}_{seed}")
+
 
 def run(settings: Settings, name: str, train_split: str, seed: int) -> dict[str, Any]:
     """Train and evaluate one cell of the table, or read what an earlier call wrote.
@@ -81,10 +91,10 @@ def run(settings: Settings, name: str, train_split: str, seed: int) -> dict[str,
         return json.loads(path.read_text(encoding="utf-8"))
     row = ROWS[name]
     result: dict[str, Any] = {"row": name, "train": train_split, "seed": seed, "trainable": 0, "train_seconds": 0.0}
-    source = settings.pretrained
+    source = "piza-mini" if name == "shipped" else settings.pretrained
     changes = [word for word in (*row.changes, *settings.changes) if word.startswith("data.hide")]
-    if row.method:
-        source = str(settings.output / "runs" / f"{name}_{train_split}_{seed}")
+    if row.trains:
+        source = settings.workdir(name, train_split, seed)
         result |= _train(settings, row, train_split, seed, source)
     result["splits"] = {split: _evaluate(settings, name, source, split, changes) for split in settings.splits}
     temporary = path.with_suffix(".tmp")
@@ -164,7 +174,7 @@ def table(results: Iterable[dict[str, Any]]) -> str:
     head += ["zoom steps", "training s", "seeds"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for (name, train_split), group in groups.items():
-        cells = [ROWS[name].title, f"{group[0]['trainable']:,}", train_split if ROWS[name].method else "-"]
+        cells = [ROWS[name].title, f"{group[0]['trainable']:,}", train_split if ROWS[name].trains else "-"]
         cells += [_accuracies([one["splits"][split] for one in group]) for split in splits]
         steps = [one["splits"][split]["mean_steps"] for one in group for split in splits]
         seconds = [one["train_seconds"] for one in group]
@@ -204,7 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
         for seed in options.seeds:
             for train_split in options.train:
                 for name in options.rows:
-                    if ROWS[name].method or (train_split, seed) == (options.train[0], options.seeds[0]):
+                    if ROWS[name].trains or (train_split, seed) == (options.train[0], options.seeds[0]):
                         results.append(run(settings, name, train_split, seed))
     except PizaError as error:
         print(f"error: {error}")

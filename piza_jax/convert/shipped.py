@@ -8,7 +8,9 @@ MINI, MINI_BASE = "piza-mini", "piza-mini-base"
 # Name -> folder in the package, and the base that it is laid over.
 _MODELS: dict[str, tuple[str, str | None]] = {MINI: ("piza_mini", MINI_BASE), MINI_BASE: ("piza_mini_base", None)}
 
-WARNING = f"{MINI} knows drawn street scenes only, as python -m tfds_sorec.build_mini makes them; for photos give a model"
+WARNING = (
+    f"{MINI} knows drawn street scenes only, as python -m tfds_sorec.build_mini makes them; for photos give a model"
+)
 
 
 def folder_of(name: str) -> Path | None:
