@@ -41,8 +41,8 @@ def _pretrain(config: ConfigDict) -> None:
     """All of it, on captions of several phrases for each picture with targets of ordinary size."""
     config.peft = "full"
     config.data.update(kind="mini", dataset="sorec_mini_normal", split="train", num_photos=12000)
-    config.data.update(canvas_hw=(144, 192), max_tokens=96)
-    config.data.captions = ConfigDict({"max_boxes": 16, "max_phrases": 8})
+    config.data.update(canvas_hw=(120, 160), max_tokens=96)
+    config.data.captions = ConfigDict({"max_boxes": 16, "min_phrases": 4, "max_phrases": 12})
     config.search.max_steps = 1
     config.loss.class_cost = 0.0  # each target goes to the query that lies nearest, which gives the class head its task
     config.train.update(num_steps=3000, log_every=50)
@@ -54,9 +54,11 @@ def _fine_tune(config: ConfigDict, method: str, split: str) -> None:
     """One zoom step a sample on the small targets, as in the paper."""
     config.peft = method
     config.pretrained = "piza-mini-base"
-    config.data.update(kind="tfds", dataset="sorec_mini", split=split, canvas_hw=(192, 192), max_tokens=48)
+    config.data.update(kind="tfds", dataset="sorec_mini", split=split, canvas_hw=(160, 160), max_tokens=48)
     if not config.model.history:
         config.search.max_steps, config.data.stop_fraction = 1, 0.0  # straight from the photo to the target
+    else:
+        config.data.stop_fraction = 0.15  # they teach the small history network alone
     config.train.num_steps = 600
     config.checkpoint.every = 200
     config.evaluation.update(every=0)

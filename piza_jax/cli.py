@@ -262,7 +262,7 @@ def _or_shipped(options: argparse.Namespace) -> None:
 
     if options.checkpoint is None:
         options.checkpoint = shipped.MINI
-        print(f"piza: no --checkpoint; using the shipped {shipped.WARNING}", file=sys.stderr)
+        print(f"piza: no --checkpoint, so {shipped.WARNING}", file=sys.stderr)
 
 
 def _grounder(options: argparse.Namespace, method: str | None, model: "Loaded | None" = None) -> "piza_jax.Grounder":

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import piza_jax
-
 MINI, MINI_BASE = "piza-mini", "piza-mini-base"
 # Name -> folder in the package, and the base that it is laid over.
 _MODELS: dict[str, tuple[str, str | None]] = {MINI: ("piza_mini", MINI_BASE), MINI_BASE: ("piza_mini_base", None)}
 
 WARNING = (
-    f"{MINI} knows drawn street scenes only, as python -m tfds_sorec.build_mini makes them; for photos give a model"
+    f"the shipped {MINI} is used, which knows only drawn street scenes, such as python -m tfds_sorec.build_mini makes; "
+    "name a model for photos"
 )
 
 
@@ -17,7 +16,7 @@ def folder_of(name: str) -> Path | None:
     """Where a shipped model lies; None for any other name."""
     if name not in _MODELS:
         return None
-    return Path(piza_jax.__file__).parent / "weights" / _MODELS[name][0]
+    return Path(__file__).parent.parent / "weights" / _MODELS[name][0]
 
 
 def base_of(name: str) -> str | None:

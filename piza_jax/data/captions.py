@@ -39,20 +39,24 @@ class CaptionConfig:
         canvas_hw: height and width of the static canvas.
         max_tokens: length L of the token ids.
         max_boxes: most targets of a caption, G.
-        max_phrases: most phrases of a caption; the number is drawn from 1 to this.
+        min_phrases: least phrases of a caption, where there is room for them.
+        max_phrases: most phrases of a caption; the number is drawn between the two.
         scale_range: random size of the content, as in samples.SampleConfig.
     """
 
     canvas_hw: tuple[int, int] = (1024, 1024)
     max_tokens: int = 256
     max_boxes: int = 16
+    min_phrases: int = 1
     max_phrases: int = 8
     scale_range: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "max_boxes", "max_phrases"):
+        for name in ("max_tokens", "max_boxes", "min_phrases", "max_phrases"):
             if getattr(self, name) < 1:
                 raise PizaError(f"captions.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.min_phrases > self.max_phrases:
+            raise PizaError(f"captions.min_phrases is {self.min_phrases}, more than max_phrases {self.max_phrases}")
 
 
 def random_caption(
@@ -99,7 +103,7 @@ def _choose(
     phrases: Sequence[Phrase], tokenizer: Tokenizer, config: CaptionConfig, rng: np.random.Generator
 ) -> list[tuple[Phrase, np.ndarray]]:
     """Phrases with their tokens (without [CLS] and [SEP]) that fit, one with a box first of all, then shuffled."""
-    count = int(rng.integers(1, config.max_phrases + 1))
+    count = int(rng.integers(config.min_phrases, config.max_phrases + 1))
     waits = rng.exponential(size=len(phrases)) / [phrase.weight for phrase in phrases]
     order = [phrases[place] for place in np.argsort(waits)]
     first = next((place for place, phrase in enumerate(order) if phrase.boxes_xyxy), 0)

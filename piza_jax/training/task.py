@@ -151,6 +151,7 @@ def caption_config(config: ConfigDict) -> CaptionConfig:
         canvas_hw=tuple(data.canvas_hw),
         max_tokens=data.max_tokens,
         max_boxes=data.captions.max_boxes,
+        min_phrases=data.captions.min_phrases,
         max_phrases=data.captions.max_phrases,
         scale_range=tuple(data.scale_range),
     )
