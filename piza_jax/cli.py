@@ -130,7 +130,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
 
 def _score_file(options: argparse.Namespace) -> None:
     from piza_jax.evaluation import save, scoring
-    from piza_jax.evaluation.score_file import answers_of_file
+    from piza_jax.evaluation.score_file import answers_of_file, no_collection
 
     needless: tuple[str, ...] = (
         "checkpoint",
@@ -150,12 +150,15 @@ def _score_file(options: argparse.Namespace) -> None:
     if not options.annotations:
         raise PizaError("--predictions needs --annotations=FILE.json, the records that they answer")
     _one_split_for_coco(options, options.annotations)
-    splits = answers_of_file(options.predictions, options.annotations, options.format)
-    scores = {name: scoring.score([answer for _, answer in pairs]) for name, pairs in splits.items()}
-    listed = {}
-    if options.output or options.coco:
-        listed = {name: [save.entry(record.id, answer) for record, answer in pairs] for name, pairs in splits.items()}
-    _report(options, scoring.headlines(scores), scores, listed)
+    with no_collection():
+        splits = answers_of_file(options.predictions, options.annotations, options.format)
+        scores = {name: scoring.score([answer for _, answer in pairs]) for name, pairs in splits.items()}
+        listed = {}
+        if options.output or options.coco:
+            listed = {
+                name: [save.entry(record.id, answer) for record, answer in pairs] for name, pairs in splits.items()
+            }
+        _report(options, scoring.headlines(scores), scores, listed)
 
 
 def _one_split_for_coco(options: argparse.Namespace, splits: Sized) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from piza_jax.evaluation.failures import FAILURES
+from piza_jax.evaluation.failures import FAILURES, STEPS_UNKNOWN
 from piza_jax.evaluation.metrics import ALL
 from piza_jax.evaluation.scoring import Score
 
@@ -62,7 +62,7 @@ def _failures(scores: Mapping[str, Score]) -> str:
         total = sum((one.failures or {}).values()) + one.without_steps
         counts = {name: (one.failures or {}).get(name, 0) for name in FAILURES}
         if one.without_steps:
-            counts["steps unknown"] = one.without_steps
+            counts[STEPS_UNKNOWN] = one.without_steps
         rows += [(split, name, str(n), _cell(n / total if total else None, 100, 1)) for name, n in counts.items()]
     return _aligned(rows)
 
