@@ -123,8 +123,8 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
                     found.append(one)
                     bar.update()
             groups[name] = evaluate.measure(found)
-            listed[name] = [one.to_dict() for one in found]
             scores[name] = scoring.score(scoring.of_model(found))
+            listed[name] = [one.to_dict() for one in found]
     _report(options, metrics.summarise(groups), scores, listed)
 
 
@@ -172,6 +172,7 @@ def _report(options: argparse.Namespace, summary: "Summary", scores: "dict[str, 
     from piza_jax.evaluation.report_text import details_text
 
     details = {name: one.to_dict() for name, one in scores.items()}
+    listed = {name: save.with_failures(items, scores[name]) for name, items in listed.items()}
     if options.output and Path(options.output).suffix == ".jsonl":
         save.save_json_lines(listed, options.output)
     elif options.output:

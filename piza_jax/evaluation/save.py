@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from piza_jax.errors import PizaError
-from piza_jax.evaluation.scoring import Answer
+from piza_jax.evaluation.scoring import Answer, Score
 
 COCO_CATEGORY = 1  # COCO wants one; there is nothing to tell apart
+
+
+def with_failures(items: Sequence[Mapping[str, Any]], score: Score) -> list[dict[str, Any]]:
+    """Predictions with ``failure``, why each of them is wrong by its score: see ``failures.judge``, None if right."""
+    return [{**item, "failure": label} for item, label in zip(items, score.labels, strict=True)]
 
 
 def entry(number: int, answer: Answer) -> dict[str, Any]:
