@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from piza_jax.convert.load import Loaded
     from piza_jax.data.pipeline import Source
     from piza_jax.evaluation.metrics import Summary
+    from piza_jax.evaluation.report_cases import Section
     from piza_jax.evaluation.scoring import Score
 
 
@@ -85,7 +86,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
 
     from piza_jax import draw
     from piza_jax.data.decode import decode_rgb
-    from piza_jax.evaluation import evaluate, metrics, save, scoring
+    from piza_jax.evaluation import evaluate, metrics, report_cases, report_page, save, scoring
     from piza_jax.evaluation.methods import method_of
     from piza_jax.grounder import open_model
 
@@ -93,6 +94,8 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     for path in (options.output, options.coco):
         if path:
             save.check_folder(path)  # before the work, not after it
+    if options.report:
+        report_page.prepare(options.report)
     if options.predictions:
         _score_file(options)
         return
@@ -107,7 +110,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
     model = open_model(options.checkpoint, base=options.base, tokenizer=options.tokenizer)
-    groups, listed, scores = {}, {}, {}
+    groups, listed, scores, sections = {}, {}, {}, []
     for word in words or [None]:
         grounder = _grounder(options, word, model)
         for split, source in sources.items():
@@ -125,11 +128,12 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
             groups[name] = evaluate.measure(found)
             scores[name] = scoring.score(scoring.of_model(found))
             listed[name] = [one.to_dict() for one in found]
-    _report(options, metrics.summarise(groups), scores, listed)
+            sections.append(report_cases.of_model(name, found, scores[name], source))
+    _report(options, metrics.summarise(groups), scores, listed, sections)
 
 
 def _score_file(options: argparse.Namespace) -> None:
-    from piza_jax.evaluation import save, scoring
+    from piza_jax.evaluation import report_cases, save, scoring
     from piza_jax.evaluation.score_file import answers_of_file, no_collection
 
     needless: tuple[str, ...] = (
@@ -138,12 +142,11 @@ def _score_file(options: argparse.Namespace) -> None:
         "tokenizer",
         "data_dir",
         "split",
-        "images",
         "num_records",
         "strips",
         "method",
     )
-    needless += ("training_free", "single_pass", *_ZOOM_OPTIONS)
+    needless += ("training_free", "single_pass", *_ZOOM_OPTIONS, *(() if options.report else ("images",)))
     given = [name for name in needless if getattr(options, name)]
     if given:
         raise PizaError(f"--predictions needs no model and no photos; leave out --{given[0]}")
@@ -158,7 +161,8 @@ def _score_file(options: argparse.Namespace) -> None:
             listed = {
                 name: [save.entry(record.id, answer) for record, answer in pairs] for name, pairs in splits.items()
             }
-        _report(options, scoring.headlines(scores), scores, listed)
+        sections = [report_cases.of_file(name, splits[name], one, options.images) for name, one in scores.items()]
+        _report(options, scoring.headlines(scores), scores, listed, sections)
 
 
 def _one_split_for_coco(options: argparse.Namespace, splits: Sized) -> None:
@@ -166,9 +170,15 @@ def _one_split_for_coco(options: argparse.Namespace, splits: Sized) -> None:
         raise PizaError("COCO's results name no split; give --coco with one split at a time")
 
 
-def _report(options: argparse.Namespace, summary: "Summary", scores: "dict[str, Score]", listed: dict) -> None:
+def _report(
+    options: argparse.Namespace,
+    summary: "Summary",
+    scores: "dict[str, Score]",
+    listed: dict,
+    sections: "list[Section]",
+) -> None:
     """Write what was asked for, and print."""
-    from piza_jax.evaluation import metrics, save
+    from piza_jax.evaluation import metrics, report_page, save
     from piza_jax.evaluation.report_text import details_text
 
     details = {name: one.to_dict() for name, one in scores.items()}
@@ -179,6 +189,8 @@ def _report(options: argparse.Namespace, summary: "Summary", scores: "dict[str, 
         save.save_json({"metrics": summary, "scores": details, "predictions": listed}, options.output)
     if options.coco:
         save.save_coco(next(iter(listed.values())), options.coco)
+    if options.report:
+        report_page.save_page(sections, options.report)
     if options.json:
         print(json.dumps({"metrics": summary, "scores": details} if options.details else summary))
         return
@@ -334,12 +346,13 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data_dir", help="TFDS folder of SOREC (default: the data that the run was trained on)")
     evaluate.add_argument("--split", action="append", help="split of it, such as val; may be given more than once")
     evaluate.add_argument("--annotations", action="append", help="JSON file in SOREC's format, instead of --data_dir")
-    evaluate.add_argument("--images", default="", help="folder of its photos")
+    evaluate.add_argument("--images", default="", help="folder of its photos; with --predictions: for --report")
     evaluate.add_argument("--num_records", type=int, default=0, help="evenly spread over the split; 0: all")
     evaluate.add_argument("--batch_size", type=int, default=8)
     evaluate.add_argument("--output", help="write every number and prediction to this JSON file (.jsonl: predictions)")
     evaluate.add_argument("--coco", help="write the predictions of the one split as COCO results to this JSON file")
     evaluate.add_argument("--details", action="store_true", help="all measures and groups, intervals, failures")
+    evaluate.add_argument("--report", help="write one HTML page with charts and film strips into this folder")
     evaluate.add_argument("--predictions", help="score this file, of JSON lines or in COCO's form, instead of a model")
     evaluate.add_argument("--format", choices=("auto", "xyxy", "xywh"), default="auto", help="boxes of --predictions")
     evaluate.add_argument("--strips", help="draw the zooms of the first records into this folder")

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,11 @@ def save_json(content: Any, path: str | os.PathLike[str]) -> None:
     _save(json.JSONEncoder(indent=1).iterencode(content), path)
 
 
+def save_text(text: str, path: str | os.PathLike[str]) -> None:
+    """Write text. PizaError as save_json."""
+    _save([text], path)
+
+
 def save_json_lines(splits: Mapping[str, Sequence[Mapping[str, Any]]], path: str | os.PathLike[str]) -> None:
     """Write predictions (dicts with id and box) one a line, each with its split. PizaError as save_json."""
     _save((json.dumps({"split": split} | dict(one)) + "\n" for split, items in splits.items() for one in items), path)
@@ -64,14 +68,12 @@ def check_folder(path: str | os.PathLike[str]) -> None:
 
 def _save(parts: Iterable[str], path: str | os.PathLike[str]) -> None:
     target = Path(path)
-    temporary = ""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with tempfile.NamedTemporaryFile("w", dir=target.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
-            temporary = file.name
+        with open(temporary, "w", encoding="utf-8") as file:
             file.writelines(parts)
         os.replace(temporary, target)
     except OSError as error:
         raise PizaError(f"cannot write {target}: {error.strerror or error}; give a folder that exists") from error
     finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
