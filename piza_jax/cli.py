@@ -86,16 +86,18 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
 
     from piza_jax import draw
     from piza_jax.data.decode import decode_rgb
-    from piza_jax.evaluation import evaluate, metrics, report_cases, report_page, save, scoring
+    from piza_jax.evaluation import evaluate, metrics, report_cases, save, scoring
     from piza_jax.evaluation.methods import method_of
     from piza_jax.grounder import open_model
 
     _no_rest(rest, "evaluate")
+    _check_curve(options)
     for path in (options.output, options.coco):
         if path:
             save.check_folder(path)  # before the work, not after it
-    if options.report:
-        report_page.prepare(options.report)
+    for made in (options.report, options.curve):
+        if made:
+            save.make_folder(made)
     if options.predictions:
         _score_file(options)
         return
@@ -106,10 +108,15 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     words: list[str | None] = [method_of(word).word for word in dict.fromkeys(options.method)]
     sources = _sources(options)
     _one_split_for_coco(options, sources)
+    if options.curve and len(sources) > 1:
+        raise PizaError("a curve is of one split; give --curve with one split at a time")
     folder = Path(options.strips) if options.strips else None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
     model = open_model(options.checkpoint, base=options.base, tokenizer=options.tokenizer)
+    if options.curve:
+        _curve(options, sources, model)
+        return
     groups, listed, scores, sections = {}, {}, {}, []
     for word in words or [None]:
         grounder = _grounder(options, word, model)
@@ -128,8 +135,32 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
             groups[name] = evaluate.measure(found)
             scores[name] = scoring.score(scoring.of_model(found))
             listed[name] = [one.to_dict() for one in found]
-            sections.append(report_cases.of_model(name, found, scores[name], source))
+            if options.report:
+                sections.append(report_cases.of_model(name, found, scores[name], source))
     _report(options, metrics.summarise(groups), scores, listed, sections)
+
+
+def _curve(options: argparse.Namespace, sources: "dict[str, Source]", model: "Loaded") -> None:
+    """Measure many ways to look, print each when it is there, and write the table and the figure."""
+    from piza_jax.data.preprocess import Preprocessing
+    from piza_jax.evaluation import curve
+    from piza_jax.piza.zoom import ZoomConfig
+
+    ((split, source),) = sources.items()
+    zoom = ZoomConfig(**model.zoom)
+    view = model.preprocessing or Preprocessing.for_canvas(zoom.canvas_hw)
+    words = options.method or curve.default_words(bool(model.config.history), zoom.canvas_hw, view.shortest_edge)
+    beams = curve.BEAMS if options.beam is None else (options.beam,)
+    ways = curve.ways_of(words, options.max_steps or zoom.max_steps, beams)
+
+    def open_grounder(way: curve.Way) -> "piza_jax.Grounder":
+        return _grounder(argparse.Namespace(**{**vars(options), **way.zoom}), way.word, model)
+
+    def report(point: curve.Point) -> None:
+        print(curve.table([point]).splitlines()[-1], flush=True)
+
+    points = curve.sweep(ways, open_grounder, source, options.num_records, report)
+    curve.save(points, split, options.curve)
 
 
 def _score_file(options: argparse.Namespace) -> None:
@@ -144,6 +175,7 @@ def _score_file(options: argparse.Namespace) -> None:
         "split",
         "num_records",
         "strips",
+        "curve",
         "method",
     )
     needless += ("training_free", "single_pass", *_ZOOM_OPTIONS, *(() if options.report else ("images",)))
@@ -161,13 +193,21 @@ def _score_file(options: argparse.Namespace) -> None:
             listed = {
                 name: [save.entry(record.id, answer) for record, answer in pairs] for name, pairs in splits.items()
             }
-        sections = [report_cases.of_file(name, splits[name], one, options.images) for name, one in scores.items()]
+        sections = []
+        if options.report:
+            sections = [report_cases.of_file(name, splits[name], one, options.images) for name, one in scores.items()]
         _report(options, scoring.headlines(scores), scores, listed, sections)
 
 
 def _one_split_for_coco(options: argparse.Namespace, splits: Sized) -> None:
     if options.coco and len(splits) > 1:
         raise PizaError("COCO's results name no split; give --coco with one split at a time")
+
+
+def _check_curve(options: argparse.Namespace) -> None:
+    others = ("output", "coco", "strips", "report", "details", "json")
+    if options.curve and (given := [name for name in others if getattr(options, name)]):
+        raise PizaError(f"--curve writes a table and a figure of its own; leave out --{given[0]}")
 
 
 def _report(
@@ -353,6 +393,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--coco", help="write the predictions of the one split as COCO results to this JSON file")
     evaluate.add_argument("--details", action="store_true", help="all measures and groups, intervals, failures")
     evaluate.add_argument("--report", help="write one HTML page with charts and film strips into this folder")
+    evaluate.add_argument("--curve", help="write accuracy against time and memory of many ways into this folder")
     evaluate.add_argument("--predictions", help="score this file, of JSON lines or in COCO's form, instead of a model")
     evaluate.add_argument("--format", choices=("auto", "xyxy", "xywh"), default="auto", help="boxes of --predictions")
     evaluate.add_argument("--strips", help="draw the zooms of the first records into this folder")

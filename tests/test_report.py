@@ -1,5 +1,7 @@
 """The report page: what it says, that nothing in it is taken for markup, and how a browser shows it."""
 
+import base64
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -14,6 +16,7 @@ from piza_jax.evaluation.failures import FAILURES
 from piza_jax.evaluation.report_text import details_text
 from piza_jax.piza.results import Grounding, Step
 from tests.browser import screenshot
+from tests.fake_detector import loaded, write_records
 
 HOSTILE = "The <script>alert(1)</script> & \"quoted\" <img src='http://example.org/x.png'> cone"
 WHOLE, AROUND = (0.0, 0.0, 800.0, 600.0), (200.0, 100.0, 500.0, 400.0)
@@ -178,6 +181,26 @@ def test_report_of_a_file_with_and_without_photos(files, tmp_path, capsys):
     capsys.readouterr()
     assert main([*files, f"--report={tmp_path}/val.json"]) == 2
     assert "cannot make the folder" in capsys.readouterr().err
+
+
+def test_report_of_a_model_shows_its_zooms(tmp_path, monkeypatch):
+    zoom = {"canvas_hw": (96, 96), "min_crop_px": 16.0, "crop_method": "dense", "max_steps": 2}
+    monkeypatch.setattr("piza_jax.grounder.open_model", lambda *_, **__: loaded(**zoom))
+    options = write_records(tmp_path, [(300, 200), (200, 300), (256, 256)])
+    command = ["evaluate", "--checkpoint=any", *options, "--batch_size=4", "--method=piza", "--method=single"]
+    assert main([*command, f"--report={tmp_path}/report", f"--output={tmp_path}/out.json"]) == 0
+    page = Page((tmp_path / "report" / "index.html").read_text(encoding="utf-8"))
+    assert {attributes["href"] for tag, attributes in page.elements if tag == "a"} == {"#part0", "#part1"}
+    assert len(page.images()) == 2 * 3 * 3
+    stored = json.loads((tmp_path / "out.json").read_text())
+    for name in ("made piza", "made single"):
+        assert name in page.text
+        assert f"{100 * stored['metrics'][name]['all']['mAcc']:.1f}" in page.text
+    for one in stored["predictions"]["made piza"]:
+        assert f"record {one['id']} \u00b7 {one['photo']}" in page.text
+    strip = Image.open(io.BytesIO(base64.b64decode(page.images()[0]["src"].split(",")[1])))
+    assert strip.width > 2 * report_cases.STRIP_HEIGHT
+    assert strip.height > report_cases.STRIP_HEIGHT
 
 
 @pytest.mark.slow

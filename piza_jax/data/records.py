@@ -113,8 +113,10 @@ class RecordSource:
         """Check that the photos exist.
 
         Raises:
-            PizaError: if photos are absent and that is not allowed, or no record is left.
+            PizaError: if photos are absent and that is not allowed, or there is no record or none is left.
         """
+        if not records:
+            raise PizaError(f"there is no record to find under {image_dir}: the annotations are empty; give others")
         paths = photo_paths([record.image for record in records], Path(image_dir), allow_missing)
         self.paths = paths
         self.records = [record for record in records if record.image in paths]

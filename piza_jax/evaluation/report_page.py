@@ -16,7 +16,7 @@ from piza_jax.evaluation.metrics import ALL
 from piza_jax.evaluation.report_cases import Case, Section, choose, strip_uri
 from piza_jax.evaluation.report_style import STYLE
 from piza_jax.evaluation.report_text import cell, measures_of
-from piza_jax.evaluation.save import save_text
+from piza_jax.evaluation.save import make_folder, save_text
 
 STRIPS = 4  # of each kind
 
@@ -41,18 +41,10 @@ def save_page(sections: Sequence[Section], folder: str | os.PathLike[str], seed:
     Raises:
         PizaError: a folder that cannot be made or written.
     """
-    prepare(folder)
+    make_folder(folder)
     path = Path(folder) / "index.html"
     save_text(page(sections, seed), path)
     return path
-
-
-def prepare(folder: str | os.PathLike[str]) -> None:
-    """Make the folder of a report; to be asked before the work. PizaError where it cannot be made."""
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PizaError(f"cannot make the folder {folder}: {error.strerror or error}; give another one") from error
 
 
 def page(sections: Sequence[Section], seed: int = 0) -> str:

@@ -66,6 +66,14 @@ def check_folder(path: str | os.PathLike[str]) -> None:
         raise PizaError(f"cannot write {path}: there is no folder {Path(path).parent}; create it first")
 
 
+def make_folder(folder: str | os.PathLike[str]) -> None:
+    """Make a folder for files to be written; to be asked before the work. PizaError where it cannot be made."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PizaError(f"cannot make the folder {folder}: {error.strerror or error}; give another one") from error
+
+
 def _save(parts: Iterable[str], path: str | os.PathLike[str]) -> None:
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
