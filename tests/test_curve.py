@@ -13,7 +13,7 @@ import piza_jax
 from piza_jax.cli import main
 from piza_jax.data.records import RecordSource, read_annotations
 from piza_jax.errors import PizaError
-from piza_jax.evaluation import cost, curve
+from piza_jax.evaluation import cost, curve, scoring
 from piza_jax.evaluation.cost import Meter
 from piza_jax.evaluation.curve_chart import Mark, chart, colours_of, place_labels, time_ticks
 from piza_jax.evaluation.evaluate import predictions
@@ -215,3 +215,10 @@ def test_the_command_measures_what_is_asked_for(files, tmp_path, monkeypatch, ca
     assert main([*command, f"--annotations={other}"]) == 2
     assert "one split at a time" in capsys.readouterr().err
     assert sorted(item.name for item in tmp_path.iterdir()) == ["new", "other.json"]
+
+
+def test_no_records_are_refused_by_name():
+    with pytest.raises(PizaError, match="nothing to evaluate"):
+        next(predictions(open_grounder(curve.Way("", "piza")), []))
+    with pytest.raises(PizaError, match="nothing to score"):
+        scoring.score([])
