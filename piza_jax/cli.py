@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from piza_jax.data.pipeline import Source
     from piza_jax.evaluation.metrics import Summary
     from piza_jax.evaluation.report_cases import Section
+    from piza_jax.evaluation.report_page import Curve
     from piza_jax.evaluation.scoring import Score
 
 
@@ -114,8 +115,8 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
     model = open_model(options.checkpoint, base=options.base, tokenizer=options.tokenizer)
-    if options.curve:
-        _curve(options, sources, model)
+    curve = _curve(options, sources, model) if options.curve else None
+    if curve and not options.report:
         return
     groups, listed, scores, sections = {}, {}, {}, []
     for word in words or [None]:
@@ -137,13 +138,14 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
             listed[name] = [one.to_dict() for one in found]
             if options.report:
                 sections.append(report_cases.of_model(name, found, scores[name], source))
-    _report(options, metrics.summarise(groups), scores, listed, sections)
+    _report(options, metrics.summarise(groups), scores, listed, sections, curve)
 
 
-def _curve(options: argparse.Namespace, sources: "dict[str, Source]", model: "Loaded") -> None:
+def _curve(options: argparse.Namespace, sources: "dict[str, Source]", model: "Loaded") -> "Curve":
     """Measure many ways to look, print each when it is there, and write the table and the figure."""
     from piza_jax.data.preprocess import Preprocessing
     from piza_jax.evaluation import curve
+    from piza_jax.evaluation.report_page import Curve
     from piza_jax.piza.zoom import ZoomConfig
 
     ((split, source),) = sources.items()
@@ -161,6 +163,7 @@ def _curve(options: argparse.Namespace, sources: "dict[str, Source]", model: "Lo
 
     points = curve.sweep(ways, open_grounder, source, options.num_records, report)
     curve.save(points, split, options.curve)
+    return Curve(points, split)
 
 
 def _score_file(options: argparse.Namespace) -> None:
@@ -205,9 +208,13 @@ def _one_split_for_coco(options: argparse.Namespace, splits: Sized) -> None:
 
 
 def _check_curve(options: argparse.Namespace) -> None:
-    others = ("output", "coco", "strips", "report", "details", "json")
-    if options.curve and (given := [name for name in others if getattr(options, name)]):
-        raise PizaError(f"--curve writes a table and a figure of its own; leave out --{given[0]}")
+    if options.curve and options.json:
+        raise PizaError("--curve prints its table; leave out --json, and read curve.json")
+    others = ("output", "coco", "strips", "details")
+    if options.curve and not options.report and (given := [name for name in others if getattr(options, name)]):
+        raise PizaError(
+            f"--curve alone writes a table and a figure of its own; leave out --{given[0]}, or add --report"
+        )
 
 
 def _report(
@@ -216,6 +223,7 @@ def _report(
     scores: "dict[str, Score]",
     listed: dict,
     sections: "list[Section]",
+    curve: "Curve | None" = None,
 ) -> None:
     """Write what was asked for, and print."""
     from piza_jax.evaluation import metrics, report_page, save
@@ -230,7 +238,7 @@ def _report(
     if options.coco:
         save.save_coco(next(iter(listed.values())), options.coco)
     if options.report:
-        report_page.save_page(sections, options.report)
+        report_page.save_page(sections, options.report, curve=curve)
     if options.json:
         print(json.dumps({"metrics": summary, "scores": details} if options.details else summary))
         return

@@ -205,7 +205,7 @@ def test_the_command_measures_what_is_asked_for(files, tmp_path, monkeypatch, ca
     other.write_text("[]")
     for more, words in (
         ([f"--output={tmp_path}/x.json"], "leave out --output"),
-        ([f"--report={tmp_path}/x"], "leave out --report"),
+        (["--json"], "leave out --json"),
         (["--predictions=x"], "leave out --checkpoint"),
         ([f"--annotations={other}"], "the annotations are empty"),
     ):

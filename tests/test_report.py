@@ -188,17 +188,22 @@ def test_report_of_a_model_shows_its_zooms(tmp_path, monkeypatch):
     monkeypatch.setattr("piza_jax.grounder.open_model", lambda *_, **__: loaded(**zoom))
     options = write_records(tmp_path, [(300, 200), (200, 300), (256, 256)])
     command = ["evaluate", "--checkpoint=any", *options, "--batch_size=4", "--method=piza", "--method=single"]
+    command += ["--max_steps=1", "--beam=1", f"--curve={tmp_path}/curve"]
     assert main([*command, f"--report={tmp_path}/report", f"--output={tmp_path}/out.json"]) == 0
     page = Page((tmp_path / "report" / "index.html").read_text(encoding="utf-8"))
+    plots = [image for image in page.images() if image["src"].startswith("data:image/svg+xml;base64,")]
+    assert base64.b64decode(plots[0]["src"].split(",")[1]) == (tmp_path / "curve" / "curve.svg").read_bytes()
+    for row in (tmp_path / "curve" / "curve.md").read_text().splitlines()[-2:]:
+        assert "".join(cell.strip() for cell in row.strip("|").split("|")) in page.text
     assert {attributes["href"] for tag, attributes in page.elements if tag == "a"} == {"#part0", "#part1"}
-    assert len(page.images()) == 2 * 3 * 3
+    assert len(page.images()) == 1 + 2 * 3 * 3
     stored = json.loads((tmp_path / "out.json").read_text())
     for name in ("made piza", "made single"):
         assert name in page.text
         assert f"{100 * stored['metrics'][name]['all']['mAcc']:.1f}" in page.text
     for one in stored["predictions"]["made piza"]:
         assert f"record {one['id']} \u00b7 {one['photo']}" in page.text
-    strip = Image.open(io.BytesIO(base64.b64decode(page.images()[0]["src"].split(",")[1])))
+    strip = Image.open(io.BytesIO(base64.b64decode(page.images()[1]["src"].split(",")[1])))
     assert strip.width > 2 * report_cases.STRIP_HEIGHT
     assert strip.height > report_cases.STRIP_HEIGHT
 

@@ -153,34 +153,52 @@ def save(points: Sequence[Point], split: str, folder: str | os.PathLike[str]) ->
     """Write curve.json, curve.md and curve.svg into a folder that exists. PizaError where it cannot be written."""
     if not points:
         raise PizaError("a curve needs at least one way to look; give --method=WORD, or none for the usual ones")
-    device = jax.local_devices()[0].device_kind
     place = Path(folder)
     rows = [dataclasses.asdict(point) for point in points]
-    save_json({"split": split, "device": device, "points": rows}, place / "curve.json")
-    head = f"{points[0].count} records of {split}, {device}"
-    save_text(f"# Accuracy against cost\n\n{head}. {_NOTES}\n\n{table(points)}\n", place / "curve.md")
-    save_text(chart(marks_of(points), head), place / "curve.svg")
+    save_json({"split": split, "device": _device(), "points": rows}, place / "curve.json")
+    head = f"# Accuracy against cost\n\n{subtitle(points, split)}. {NOTES}"
+    save_text(f"{head}\n\n{table(points)}\n", place / "curve.md")
+    save_text(figure(points, split), place / "curve.svg")
 
 
-_NOTES = (
+def subtitle(points: Sequence[Point], split: str) -> str:
+    """What was measured, and where."""
+    return f"{points[0].count} records of {split}, {_device()}"
+
+
+def figure(points: Sequence[Point], split: str) -> str:
+    """The figure as SVG that stands alone."""
+    return chart(marks_of(points), subtitle(points, split))
+
+
+def _device() -> str:
+    return jax.local_devices()[0].device_kind
+
+
+NOTES = (
     "Time is that of an expression when everything is compiled, without the reading of files. Passes are views of the "
     'photo that the detector saw. Memory is the peak of the device where it counts ("device"), otherwise of the whole '
     'process; "at most" stands where an earlier row had reached it. Brackets hold 95% confidence intervals.'
 )
 
 
+def header(points: Sequence[Point]) -> list[str]:
+    """Titles of the columns of ``cells``."""
+    return ["way to look", "mAcc %", "Acc50 %", "ms", "passes", f"peak memory of the {points[0].memory_of}, MB"]
+
+
+def cells(point: Point) -> list[str]:
+    """One row of the table."""
+    shares = [_share(point, name) for name in ("mAcc", "Acc50")]
+    memory = f"{'at most ' if point.memory_is_bound else ''}{point.memory / 1e6:.0f}"
+    return [point.label, *shares, f"{point.ms:.1f}", f"{point.passes:.2f}", memory]
+
+
 def table(points: Sequence[Point]) -> str:
     """Markdown, a row for each point."""
-    of = points[0].memory_of
-    lines = [
-        f"| way to look | mAcc % | Acc50 % | ms | passes | peak memory of the {of}, MB |",
-        "|---|---|---|---|---|---|",
-    ]
-    for point in points:
-        shares = [_share(point, name) for name in ("mAcc", "Acc50")]
-        memory = f"{'at most ' if point.memory_is_bound else ''}{point.memory / 1e6:.0f}"
-        lines.append(f"| {' | '.join([point.label, *shares, f'{point.ms:.1f}', f'{point.passes:.2f}', memory])} |")
-    return "\n".join(lines)
+    titles = header(points)
+    rows = [titles, ["---"] * len(titles), *map(cells, points)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _share(point: Point, name: str) -> str:

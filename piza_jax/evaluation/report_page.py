@@ -3,12 +3,15 @@
 Expressions, names of photos and of splits come from files of unknown origin; every one of them is escaped.
 """
 
+import base64
 import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 from piza_jax.errors import PizaError
+from piza_jax.evaluation import curve as curves
 from piza_jax.evaluation import report_charts
 from piza_jax.evaluation.bootstrap import HEADLINE
 from piza_jax.evaluation.failures import FAILURES, STEPS_UNKNOWN
@@ -30,24 +33,34 @@ _KINDS = {
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def save_page(sections: Sequence[Section], folder: str | os.PathLike[str], seed: int = 0) -> Path:
+class Curve(NamedTuple):
+    """Points of ``curve.sweep``, and the split that they were measured on."""
+
+    points: Sequence[curves.Point]
+    split: str
+
+
+def save_page(
+    sections: Sequence[Section], folder: str | os.PathLike[str], seed: int = 0, curve: Curve | None = None
+) -> Path:
     """Write index.html into a folder, which is made if it is missing; gives the path.
 
     Args:
         sections: what to report, at least one.
         folder: where to.
         seed: of the choice of random answers.
+        curve: accuracy against cost, if that was measured.
 
     Raises:
         PizaError: a folder that cannot be made or written.
     """
     make_folder(folder)
     path = Path(folder) / "index.html"
-    save_text(page(sections, seed), path)
+    save_text(page(sections, seed, curve), path)
     return path
 
 
-def page(sections: Sequence[Section], seed: int = 0) -> str:
+def page(sections: Sequence[Section], seed: int = 0, curve: Curve | None = None) -> str:
     """The whole page; arguments as ``save_page``."""
     title = f"Grounding of {', '.join(section.name for section in sections)}"
     names = [f'<a href="#part{number}">{escape(section.name)}</a>' for number, section in enumerate(sections)]
@@ -60,6 +73,7 @@ def page(sections: Sequence[Section], seed: int = 0) -> str:
         "<h1>Evaluation of grounding</h1>",
         f"<nav>{''.join(names)}</nav>" if len(names) > 1 else "",
         _headline(sections),
+        _curve(curve) if curve else "",
         *(_section(number, section, seed) for number, section in enumerate(sections)),
         "</main></body></html>",
     ]
@@ -82,6 +96,18 @@ def _headline(sections: Sequence[Section]) -> str:
         "Below each number stands its 95% confidence interval, from resampling the records."
     )
     return f"{_table(head, body)}<p class=note>{note}</p>"
+
+
+def _curve(curve: Curve) -> str:
+    encoded = base64.b64encode(curves.figure(curve.points, curve.split).encode()).decode()
+    figure = f'<img class=plot src="data:image/svg+xml;base64,{encoded}" alt="Accuracy against time">'
+    body = []
+    for point in curve.points:
+        name, *rest = curves.cells(point)
+        body.append(f"<th scope=row>{escape(name)}</th>{''.join(f'<td>{escape(text)}</td>' for text in rest)}")
+    table = _table(curves.header(curve.points), body)
+    head = f"<h2>Accuracy against cost</h2><figure class=card>{figure}</figure>"
+    return f"<section>{head}<p></p>{table}<p class=note>{escape(curves.NOTES)}</p></section>"
 
 
 def _section(number: int, section: Section, seed: int) -> str:

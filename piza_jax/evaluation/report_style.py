@@ -35,6 +35,7 @@ svg text { font: 12px system-ui, sans-serif; fill: var(--ink); }
 rect.good { fill: var(--good); } rect.bad { fill: var(--bad); } rect.plain { fill: var(--plain); }
 .strips { display: grid; gap: 1rem; }
 .strips img { display: block; max-width: 100%; height: auto; border-radius: 4px; }
+.plot { display: block; width: 100%; max-width: 860px; margin: 0 auto; }
 blockquote { margin: 0; font-size: 1.02rem; overflow-wrap: anywhere; }
 .badge { display: inline-block; padding: .05rem .55rem; border-radius: 1rem; color: var(--on); font-weight: 600;
   font-size: .82rem; }
