@@ -1,6 +1,7 @@
 """The report page: what it says, that nothing in it is taken for markup, and how a browser shows it."""
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -89,6 +90,15 @@ def test_numbers_are_those_of_the_details(hostile):
     assert "1 (50.0 %)" in text
     assert all(name in text for name in FAILURES)
     assert "2 of 3 answers are wrong" in text
+
+
+def test_views_are_those_of_slices_and_of_all_paths():
+    found = [answer(NEAR), answer(LOOSE), answer(AWAY)]
+    many = dataclasses.replace(found[0], grounding=dataclasses.replace(found[0].grounding, passes=9))
+    unknown = dataclasses.replace(found[1], grounding=Grounding("a cone", LOOSE, 0.5, ()), num_steps=0)
+    assert "2.004.333" in Page(report_page.page([section([many, *found[:2]])])).text  # steps, views, records
+    assert "2.009.002" in Page(report_page.page([section([dataclasses.replace(many, num_steps=2), unknown])])).text
+    assert "--2" in Page(report_page.page([section([unknown, unknown])])).text
 
 
 def test_nothing_of_the_records_is_markup_and_nothing_comes_from_elsewhere(hostile):

@@ -81,7 +81,7 @@ def page(sections: Sequence[Section], seed: int = 0, curve: Curve | None = None)
 
 
 def _headline(sections: Sequence[Section]) -> str:
-    head = ["", *_NAMES.values(), "steps", "records"]
+    head = ["", *_NAMES.values(), "steps", "views", "records"]
     body = []
     for section in sections:
         values = section.score.details[ALL][ALL] or {}
@@ -89,13 +89,22 @@ def _headline(sections: Sequence[Section]) -> str:
         for name in HEADLINE:
             low, high = (cell(end, 100, 1) for end in section.score.intervals[name])
             cells.append(f"<td><b>{cell(values[name], 100, 1)}</b><small>{low} to {high}</small></td>")
-        cells += [f"<td>{cell(values['mean_steps'], 1, 2)}</td>", f"<td>{cell(values['count'], 1, 0)}</td>"]
+        last = [cell(values["mean_steps"], 1, 2), cell(_mean_views(section), 1, 2), cell(values["count"], 1, 0)]
+        cells += [f"<td>{text}</td>" for text in last]
         body.append("".join(cells))
     note = (
         "mAcc is the mean share of right boxes over IoU 0.50 to 0.95, Acc50 and Acc75 the shares at 0.5 and 0.75. "
-        "Below each number stands its 95% confidence interval, from resampling the records."
+        "Below each number stands its 95% confidence interval, from resampling the records. Views are those that the "
+        "detector saw of a photo: slices, or the steps of all paths of a zoom."
     )
     return f"{_table(head, body)}<p class=note>{note}</p>"
+
+
+def _mean_views(section: Section) -> float | None:
+    """Of the answers that say how they were found."""
+    views = [case.answer.grounding.passes or case.answer.num_steps for case in section.cases]
+    known = [number for number in views if number]
+    return sum(known) / len(known) if known else None
 
 
 def _curve(curve: Curve) -> str:
