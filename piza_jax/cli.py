@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from piza_jax.convert.load import Loaded
     from piza_jax.data.pipeline import Source
     from piza_jax.evaluation.metrics import Summary
+    from piza_jax.evaluation.report_cases import Section
+    from piza_jax.evaluation.report_page import Curve
     from piza_jax.evaluation.scoring import Score
 
 
@@ -87,14 +89,18 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
 
     from piza_jax import draw
     from piza_jax.data.decode import decode_rgb
-    from piza_jax.evaluation import evaluate, metrics, save, scoring
+    from piza_jax.evaluation import evaluate, metrics, report_cases, save, scoring
     from piza_jax.evaluation.methods import method_of
     from piza_jax.grounder import open_model
 
     _no_rest(rest, "evaluate")
+    _check_curve(options)
     for path in (options.output, options.coco):
         if path:
             save.check_folder(path)  # before the work, not after it
+    for made in (options.report, options.curve):
+        if made:
+            save.make_folder(made)
     if options.predictions:
         _score_file(options)
         return
@@ -105,11 +111,16 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     words: list[str | None] = [method_of(word).word for word in dict.fromkeys(options.method)]
     sources = _sources(options)
     _one_split_for_coco(options, sources)
+    if options.curve and len(sources) > 1:
+        raise PizaError("a curve is of one split; give --curve with one split at a time")
     folder = Path(options.strips) if options.strips else None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
     model = open_model(options.checkpoint, base=options.base, tokenizer=options.tokenizer)
-    groups, listed, scores = {}, {}, {}
+    curve = _curve(options, sources, model) if options.curve else None
+    if curve and not options.report:
+        return
+    groups, listed, scores, sections = {}, {}, {}, []
     for word in words or [None]:
         grounder = _grounder(options, word, model)
         for split, source in sources.items():
@@ -125,14 +136,41 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
                     found.append(one)
                     bar.update()
             groups[name] = evaluate.measure(found)
-            listed[name] = [one.to_dict() for one in found]
             scores[name] = scoring.score(scoring.of_model(found))
-    _report(options, metrics.summarise(groups), scores, listed)
+            listed[name] = [one.to_dict() for one in found]
+            if options.report:
+                sections.append(report_cases.of_model(name, found, scores[name], source))
+    _report(options, metrics.summarise(groups), scores, listed, sections, curve)
+
+
+def _curve(options: argparse.Namespace, sources: "dict[str, Source]", model: "Loaded") -> "Curve":
+    """Measure many ways to look, print each when it is there, and write the table and the figure."""
+    from piza_jax.data.preprocess import Preprocessing
+    from piza_jax.evaluation import curve
+    from piza_jax.evaluation.report_page import Curve
+    from piza_jax.piza.zoom import ZoomConfig
+
+    ((split, source),) = sources.items()
+    zoom = ZoomConfig(**model.zoom)
+    view = model.preprocessing or Preprocessing.for_canvas(zoom.canvas_hw)
+    words = options.method or curve.default_words(bool(model.config.history), zoom.canvas_hw, view.shortest_edge)
+    beams = curve.BEAMS if options.beam is None else (options.beam,)
+    ways = curve.ways_of(words, options.max_steps or zoom.max_steps, beams)
+
+    def open_grounder(way: curve.Way) -> "piza_jax.Grounder":
+        return _grounder(argparse.Namespace(**{**vars(options), **way.zoom}), way.word, model)
+
+    def report(point: curve.Point) -> None:
+        print(curve.table([point]).splitlines()[-1], flush=True)
+
+    points = curve.sweep(ways, open_grounder, source, options.num_records, report)
+    curve.save(points, split, options.curve)
+    return Curve(points, split)
 
 
 def _score_file(options: argparse.Namespace) -> None:
-    from piza_jax.evaluation import save, scoring
-    from piza_jax.evaluation.score_file import answers_of_file
+    from piza_jax.evaluation import report_cases, save, scoring
+    from piza_jax.evaluation.score_file import answers_of_file, no_collection
 
     needless: tuple[str, ...] = (
         "checkpoint",
@@ -140,24 +178,30 @@ def _score_file(options: argparse.Namespace) -> None:
         "tokenizer",
         "data_dir",
         "split",
-        "images",
         "num_records",
         "strips",
+        "curve",
         "method",
     )
-    needless += ("training_free", "single_pass", *_ZOOM_OPTIONS)
+    needless += ("training_free", "single_pass", *_ZOOM_OPTIONS, *(() if options.report else ("images",)))
     given = [name for name in needless if getattr(options, name)]
     if given:
         raise PizaError(f"--predictions needs no model and no photos; leave out --{given[0]}")
     if not options.annotations:
         raise PizaError("--predictions needs --annotations=FILE.json, the records that they answer")
     _one_split_for_coco(options, options.annotations)
-    splits = answers_of_file(options.predictions, options.annotations, options.format)
-    scores = {name: scoring.score([answer for _, answer in pairs]) for name, pairs in splits.items()}
-    listed = {}
-    if options.output or options.coco:
-        listed = {name: [save.entry(record.id, answer) for record, answer in pairs] for name, pairs in splits.items()}
-    _report(options, scoring.headlines(scores), scores, listed)
+    with no_collection():
+        splits = answers_of_file(options.predictions, options.annotations, options.format)
+        scores = {name: scoring.score([answer for _, answer in pairs]) for name, pairs in splits.items()}
+        listed = {}
+        if options.output or options.coco:
+            listed = {
+                name: [save.entry(record.id, answer) for record, answer in pairs] for name, pairs in splits.items()
+            }
+        sections = []
+        if options.report:
+            sections = [report_cases.of_file(name, splits[name], one, options.images) for name, one in scores.items()]
+        _report(options, scoring.headlines(scores), scores, listed, sections)
 
 
 def _one_split_for_coco(options: argparse.Namespace, splits: Sized) -> None:
@@ -165,18 +209,38 @@ def _one_split_for_coco(options: argparse.Namespace, splits: Sized) -> None:
         raise PizaError("COCO's results name no split; give --coco with one split at a time")
 
 
-def _report(options: argparse.Namespace, summary: "Summary", scores: "dict[str, Score]", listed: dict) -> None:
+def _check_curve(options: argparse.Namespace) -> None:
+    if options.curve and options.json:
+        raise PizaError("--curve prints its table; leave out --json, and read curve.json")
+    others = ("output", "coco", "strips", "details")
+    if options.curve and not options.report and (given := [name for name in others if getattr(options, name)]):
+        raise PizaError(
+            f"--curve alone writes a table and a figure of its own; leave out --{given[0]}, or add --report"
+        )
+
+
+def _report(
+    options: argparse.Namespace,
+    summary: "Summary",
+    scores: "dict[str, Score]",
+    listed: dict,
+    sections: "list[Section]",
+    curve: "Curve | None" = None,
+) -> None:
     """Write what was asked for, and print."""
-    from piza_jax.evaluation import metrics, save
+    from piza_jax.evaluation import metrics, report_page, save
     from piza_jax.evaluation.report_text import details_text
 
     details = {name: one.to_dict() for name, one in scores.items()}
+    listed = {name: save.with_failures(items, scores[name]) for name, items in listed.items()}
     if options.output and Path(options.output).suffix == ".jsonl":
         save.save_json_lines(listed, options.output)
     elif options.output:
         save.save_json({"metrics": summary, "scores": details, "predictions": listed}, options.output)
     if options.coco:
         save.save_coco(next(iter(listed.values())), options.coco)
+    if options.report:
+        report_page.save_page(sections, options.report, curve=curve)
     if options.json:
         print(json.dumps({"metrics": summary, "scores": details} if options.details else summary))
         return
@@ -347,12 +411,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data_dir", help="TFDS folder of SOREC (default: the data that the run was trained on)")
     evaluate.add_argument("--split", action="append", help="split of it, such as val; may be given more than once")
     evaluate.add_argument("--annotations", action="append", help="JSON file in SOREC's format, instead of --data_dir")
-    evaluate.add_argument("--images", default="", help="folder of its photos")
+    evaluate.add_argument("--images", default="", help="folder of its photos; with --predictions: for --report")
     evaluate.add_argument("--num_records", type=int, default=0, help="evenly spread over the split; 0: all")
     evaluate.add_argument("--batch_size", type=int, default=8)
     evaluate.add_argument("--output", help="write every number and prediction to this JSON file (.jsonl: predictions)")
     evaluate.add_argument("--coco", help="write the predictions of the one split as COCO results to this JSON file")
     evaluate.add_argument("--details", action="store_true", help="all measures and groups, intervals, failures")
+    evaluate.add_argument("--report", help="write one HTML page with charts and film strips into this folder")
+    evaluate.add_argument("--curve", help="write accuracy against time and memory of many ways into this folder")
     evaluate.add_argument("--predictions", help="score this file, of JSON lines or in COCO's form, instead of a model")
     evaluate.add_argument("--format", choices=("auto", "xyxy", "xywh"), default="auto", help="boxes of --predictions")
     evaluate.add_argument("--strips", help="draw the zooms of the first records into this folder")

@@ -1,5 +1,6 @@
 """A grounding as one picture: the photo, the crop of each zoom step with the box found in it, and the result."""
 
+import math
 import os
 import unicodedata
 from collections.abc import Sequence
@@ -147,18 +148,20 @@ def _frames(grounding: Grounding, size: tuple[int, int], target: Box | None) -> 
     if not grounding.steps or max(abs(a - b) for a, b in zip(grounding.steps[0].crop, whole, strict=True)) > 1:
         frames.append(_Frame(whole, None, "photo", (f"{width} x {height} px",)))
     for number, step in enumerate(grounding.steps, 1):
-        lines = (
-            f"score {step.score:.2f}",
-            f"progress {step.progress:.2f}".replace("-0.00", "0.00"),
-            f"stop {step.stop_probability:.2f}",
-        )
+        lines = _readings(score=step.score, progress=step.progress, stop=step.stop_probability)
         frames.append(_Frame(step.crop, step.box, f"step {number}", lines))
     x0, y0, x1, y1 = grounding.box
-    end = [f"score {grounding.score:.2f}", f"{x1 - x0:.0f} x {y1 - y0:.0f} px"]
+    end = [*_readings(score=grounding.score), f"{x1 - x0:.0f} x {y1 - y0:.0f} px"]
     if target is not None:
         end.append(f"IoU {float(iou_and_giou(jnp.array(grounding.box), jnp.array(target))[0]):.2f}")
     frames.append(_Frame(_surroundings(grounding.box, size), grounding.box, "result", tuple(end)))
     return frames
+
+
+def _readings(**values: float) -> tuple[str, ...]:
+    """Names and numbers; NaN is left out, as predictions from files may have no scores."""
+    known = [f"{name} {value:.2f}" for name, value in values.items() if not math.isnan(value)]
+    return tuple(text.replace("-0.00", "0.00") for text in known)
 
 
 def _surroundings(box: Box, size: tuple[int, int]) -> Box:
@@ -255,8 +258,8 @@ def _rows(cells: list[Image.Image]) -> list[list[Image.Image]]:
 def _title(
     expression: str, with_target: bool, width: int, bold: ImageFont.FreeTypeFont, small: ImageFont.FreeTypeFont
 ) -> Image.Image:
-    """The expression in at most two lines, and what the colours mean where there are two."""
-    lines = _wrap(_printable(expression), width, bold, 2)
+    """The expression, if there is one, in at most two lines, and what the colours mean where there are two."""
+    lines = _wrap(_printable(expression), width, bold, 2) if expression else []
     lead = round(1.35 * bold.size)
     title = Image.new("RGB", (width, lead * (len(lines) + with_target) + lead // (2 if with_target else 4)), _PAPER)
     pen = ImageDraw.Draw(title)

@@ -1,12 +1,17 @@
 """A detector that finds the patch of one colour by looking at the pixels: small, exact and quick."""
 
+import json
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from PIL import Image
 
+from piza_jax.convert.load import Loaded
 from piza_jax.data.tokenize import Tokenizer
 from piza_jax.ops.images import PIXEL_MEAN, PIXEL_STD
 
@@ -92,6 +97,27 @@ class DecoyDetector(PatchDetector):
         return _found(jnp.log(scores / (1 - scores)), jnp.stack(boxes, axis=1))
 
 
+class FiniteDetector(DecoyDetector):
+    """A view without any pixel of the colour has some box, with a low score."""
+
+    def detect(self, images, valid_hw, text, progress=None):
+        found = super().detect(images, valid_hw, text, progress)
+        return Found(found.logits, jnp.where(jnp.isfinite(found.boxes), found.boxes, 0.5))
+
+
+@dataclass(frozen=True)
+class Config:
+    history: bool = True
+
+
+def loaded(**zoom) -> Loaded:
+    """A detector with its tokenizer, as a checkpoint gives them."""
+    tokenizer = make_tokenizer()
+    model = FiniteDetector(tuple(int(tokenizer.encode(colour, 8)[0][1]) for colour in COLOURS), margin=0.0)
+    model.config = Config()
+    return Loaded(model, tokenizer, max_tokens=8, zoom=zoom, method="piza")
+
+
 def _found(logits, boxes):
     """Of one layer, with a token that is padding."""
     logits = logits[..., None]
@@ -121,3 +147,16 @@ def draw_patches(seed: int, width: int, height: int, side: int = 12):
         photo[y : y + side, x : x + side, channel] = 250
         boxes[colour] = (x, y, x + side, y + side)
     return photo, boxes
+
+
+def write_records(folder: Path, sizes) -> list[str]:
+    """Photos of these widths and heights, a sentence each: options that evaluate on them as the split "made"."""
+    records = []
+    for number, (width, height) in enumerate(sizes):
+        photo, boxes = draw_patches(number, width, height)
+        Image.fromarray(photo).save(folder / f"{number}.png")
+        x0, y0, x1, y1 = boxes[colour := COLOURS[number % 3]]
+        bbox = [x0, y0, x1 - x0, y1 - y0]
+        records.append({"image": f"{number}.png", "bbox": bbox, "ref": f"{colour} patch here", "id": number})
+    (folder / "made.json").write_text(json.dumps(records))
+    return [f"--annotations={folder}/made.json", f"--images={folder}"]

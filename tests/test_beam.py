@@ -76,6 +76,16 @@ def test_greedy_ends_on_the_decoy_and_a_beam_of_two_on_the_target(ground, scenes
         assert one.path_score > one.alternatives[0].path_score
 
 
+def test_the_views_of_all_paths_are_counted(ground):
+    for settings in (WIDE, GREEDY):
+        for one in ground(**settings)[0]:
+            most = 1 + settings.get("beam", 1) * (CONFIG.max_steps - 1)
+            assert len(one.steps) <= one.passes <= most
+    # One view of the whole photo, then one of each of two places until both paths have ended.
+    assert all(one.passes > len(one.steps) for one in ground(**WIDE)[0])
+    assert all(one.passes == len(one.steps) for one in ground(**GREEDY)[0])
+
+
 def path_of(one):
     """Scores of the boxes of a path: a look that failed is none, and the one before it led to the target from afar."""
     path = []

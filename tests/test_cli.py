@@ -134,6 +134,10 @@ def test_evaluate_writes_what_it_prints(trained, tmp_path, capsys):
     stored = json.loads(out.read_text())
     overlaps = [one["iou"] for one in stored["predictions"]["scenes"]]
     assert len(overlaps) == 3
+    failures = [one["failure"] for one in stored["predictions"]["scenes"]]
+    assert [label is None for label in failures] == [iou >= 0.5 for iou in overlaps]
+    counted = stored["scores"]["scenes"]["failures"]
+    assert sum(counted.values()) == sum(failures.count(label) for label in counted) == 3 - failures.count(None)
     measured = stored["metrics"]["scenes"]["all"]
     assert measured["count"] == 3
     assert measured["mean_iou"] == pytest.approx(np.mean(overlaps), abs=1e-6)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piza_jax.evaluation import failures
-from piza_jax.evaluation.geometry import overlap, overlaps
+from piza_jax.evaluation.geometry import overlaps
 from piza_jax.piza.results import Grounding, Step
 
 WHOLE = (0.0, 0.0, 4000.0, 3000.0)
@@ -69,12 +69,28 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_constructed_zooms(name):
     grounding, label, stops = CASES[name]
-    assert failures.failure(grounding, TARGET) == label
-    assert failures.judge_stops(grounding.steps, TARGET) == stops
+    judged = failures.judge([grounding], [TARGET])
+    assert judged.labels == [label]
+    assert (judged.right_stops.tolist(), judged.stops.tolist()) == ([stops[0]], [stops[1]])
+
+
+def test_many_zooms_at_once_and_answers_without_steps():
+    groundings = [grounding for grounding, _, _ in CASES.values()]
+    groundings.insert(3, Grounding("the thing", OTHER, 0.5, ()))
+    groundings.append(Grounding("the thing", TARGET, 0.5, ()))
+    judged = failures.judge(groundings, [TARGET] * len(groundings))
+    labels = [label for _, label, _ in CASES.values()]
+    assert judged.labels == [*labels[:3], failures.STEPS_UNKNOWN, *labels[3:], None]
+    stops = [stops for _, _, stops in CASES.values()]
+    stops = [*stops[:3], (0, 0), *stops[3:], (0, 0)]
+    np.testing.assert_array_equal(np.stack([judged.right_stops, judged.stops], axis=1), stops)
+    nothing = failures.judge(groundings[-1:], [TARGET])
+    assert (nothing.labels, nothing.stops.tolist()) == ([None], [0])
 
 
 def test_every_label_is_constructed_and_counted():
-    counts = failures.count_failures(failures.failure(grounding, TARGET) for grounding, _, _ in CASES.values())
+    groundings = [grounding for grounding, _, _ in CASES.values()]
+    counts = failures.count_failures(failures.judge(groundings, [TARGET] * len(CASES)).labels)
     labels = [label for _, label, _ in CASES.values()]
     assert counts == {name: labels.count(name) for name in failures.FAILURES}
     assert min(counts.values()) > 0
@@ -91,10 +107,8 @@ def test_wrong_answers_and_only_they_have_a_label(seed, count):
         return (*map(float, corner), *map(float, corner + size))
 
     grounding = zoom((WHOLE, box()), *((box(), box()) for _ in range(count - 1)))
-    label = failures.failure(grounding, TARGET)
-    assert (label is None) == (overlap(grounding.box, TARGET) >= 0.5)
+    judged = failures.judge([grounding], [TARGET])
+    (label,) = judged.labels
+    assert (label is None) == bool(overlaps(np.array(grounding.box), np.array(TARGET)) >= 0.5)
     assert label is None or label in failures.FAILURES
-    right, judged = failures.judge_stops(grounding.steps, TARGET)
-    assert 0 <= right <= judged <= count
-    boxes = np.array([step.box for step in grounding.steps])
-    np.testing.assert_allclose([overlap(box, TARGET) for box in boxes], overlaps(boxes, np.array(TARGET)), atol=1e-12)
+    assert 0 <= judged.right_stops[0] <= judged.stops[0] <= count

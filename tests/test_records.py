@@ -32,6 +32,9 @@ def test_boxes_become_corners_and_words_stay(tmp_path):
         ({"bbox": [3, 4, 5]}, "record 1 .*four numbers"),
         ({"bbox": "3456"}, "record 1 .*four numbers"),
         ({"bbox": [3, 4, float("nan"), 5]}, "record 1 .*four numbers"),
+        ({"bbox": [3, 4, float("inf"), 5]}, "record 1 .*four numbers"),
+        ({"bbox": [3, 4, 10**400, 5]}, "record 1 .*four numbers"),
+        ({"bbox": [3, 4, True, 5]}, "record 1 .*four numbers"),
         ({"ref": "  "}, "record 1 .*no words in ref"),
         ({"image": "../1.jpg"}, "record 1 .*no plain file name"),
         ({"id": "7"}, "record 1 .*no whole number"),
@@ -94,3 +97,8 @@ def test_scenes_repeat_by_seed_and_name_each_target_once():
         x0, y0, x1, y1 = record.box_xyxy
         assert 0 <= x0 < x1 <= image.width
         assert 0 <= y0 < y1 <= image.height
+
+
+def test_an_empty_split_is_named(tmp_path):
+    with pytest.raises(PizaError, match="the annotations are empty"):
+        RecordSource(read_annotations(written(tmp_path, [])), tmp_path)

@@ -70,6 +70,7 @@ def test_json_and_files(files, tmp_path, capsys):
     assert sum(stored["scores"]["val"]["failures"].values()) == 1
     assert stored["scores"]["val"]["wrong_without_steps"] == 1
     assert stored["scores"]["val"]["details"]["all"]["all"]["stop_accuracy"] == 1
+    assert [one["failure"] for one in stored["predictions"]["val"]] == [None, "look-alike", "steps unknown"]
     low, high = stored["scores"]["val"]["intervals"]["Acc50"]
     assert 0 <= low < high <= 1
     again = f"--predictions={out}"
@@ -81,6 +82,13 @@ def test_json_and_files(files, tmp_path, capsys):
         "bbox": [890, 890, 50, 70],
         "score": 0.1,
     }
+
+
+def test_each_line_says_why_it_is_wrong(files, tmp_path):
+    assert main([*files, f"--output={tmp_path}/out.jsonl"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(line["id"], line["failure"]) for line in lines] == [(1, None), (2, "look-alike"), (3, "steps unknown")]
+    assert main(["evaluate", f"--predictions={tmp_path}/out.jsonl", files[2]]) == 0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ class Record:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # False for NaN
 
 
 def _record(item: Any, place: str) -> Record:
@@ -112,8 +113,10 @@ class RecordSource:
         """Check that the photos exist.
 
         Raises:
-            PizaError: if photos are absent and that is not allowed, or no record is left.
+            PizaError: if photos are absent and that is not allowed, or there is no record or none is left.
         """
+        if not records:
+            raise PizaError(f"there is no record to find under {image_dir}: the annotations are empty; give others")
         paths = photo_paths([record.image for record in records], Path(image_dir), allow_missing)
         self.paths = paths
         self.records = [record for record in records if record.image in paths]

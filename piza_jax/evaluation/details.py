@@ -33,7 +33,7 @@ class Outcomes(NamedTuple):
         words: int32, words of the expression.
         steps: int32, crops of the zoom; 0: unknown.
         score: float32, 0..1, of the final box; NaN: none given.
-        right_stops: int32, decisions to stop or to go on that were right, see ``failures.judge_stops``.
+        right_stops: int32, decisions to stop or to go on that were right, see ``failures.judge``.
         stops: int32, decisions for which right and wrong are defined; 0 where steps are unknown.
         ranked_iou: float32 [B, K], overlaps of the boxes given for a sample, best score first; 0 where there are fewer.
         ranked: bool, True = the sample counts for top-k accuracy.

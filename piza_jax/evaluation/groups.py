@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 from operator import itemgetter
 
 import jax
@@ -66,7 +66,10 @@ def measure_details(outcomes: Outcomes, edges: Edges = DEFAULT_EDGES) -> DetailG
     Raises:
         PizaError: arrays that are not all [B] (ranked_iou: [B, K] with K above 0).
     """
-    outcomes = Outcomes(*map(jnp.asarray, outcomes))
+    return _apart(_stacked(_checked(Outcomes(*map(jnp.asarray, outcomes))), edges), edges)
+
+
+def _checked(outcomes: Outcomes) -> Outcomes:
     rows = outcomes.valid.shape
     wrong = [
         f"{name} {list(array.shape)}"
@@ -78,20 +81,35 @@ def measure_details(outcomes: Outcomes, edges: Edges = DEFAULT_EDGES) -> DetailG
             f"outcomes must be [B], ranked_iou [B, K], valid bool; got {', '.join(wrong) or 'valid '}"
             f"{'' if wrong else outcomes.valid.dtype} beside valid {list(rows)}"
         )
+    return outcomes
+
+
+def _stacked(outcomes: Outcomes, edges: Edges) -> DetailMetrics:
+    """Sums of the G groups of all ways of grouping, arrays [G, ...]."""
     size = jnp.searchsorted(jnp.array(edges.size_px2, jnp.float32), outcomes.area_px2, side="right")
     words = jnp.searchsorted(jnp.array(edges.words, jnp.int32), outcomes.words, side="left")
     steps = jnp.minimum(outcomes.steps, edges.most_steps) - 1  # -1, unknown, is in no group
-    ways = {
-        ALL: ((ALL,), jnp.zeros_like(steps)),
-        BY_SIZE: (size_names(edges.size_px2), size),
-        BY_WORDS: (word_names(edges.words), words),
-        BY_STEPS: (step_names(edges.most_steps), steps),
-    }
-    members = [place == i for names, place in ways.values() for i in range(len(names))]
+    places = zip(_names(edges).values(), (jnp.zeros_like(steps), size, words, steps), strict=True)
+    members = jnp.stack([place == i for names, place in places for i in range(len(names))])
     # All groups in one operation: fourteen copies of it would take ten times as long to compile.
-    measured = jax.vmap(lambda member: _measure(outcomes, member))(jnp.stack(members))
-    parts = iter([jax.tree.map(itemgetter(row), measured) for row in range(len(members))])
-    return OrderedDict((way, OrderedDict((name, next(parts)) for name in names)) for way, (names, _) in ways.items())
+    return jax.vmap(lambda member: _measure(outcomes, member))(members)
+
+
+def _apart(stacked: DetailMetrics, edges: Edges) -> DetailGroups:
+    rows = count()
+    return OrderedDict(
+        (way, OrderedDict((name, jax.tree.map(itemgetter(next(rows)), stacked)) for name in names))
+        for way, names in _names(edges).items()
+    )
+
+
+def _names(edges: Edges) -> dict[str, tuple[str, ...]]:
+    return {
+        ALL: (ALL,),
+        BY_SIZE: size_names(edges.size_px2),
+        BY_WORDS: word_names(edges.words),
+        BY_STEPS: step_names(edges.most_steps),
+    }
 
 
 def _measure(outcomes: Outcomes, member: jax.Array) -> DetailMetrics:
@@ -99,7 +117,8 @@ def _measure(outcomes: Outcomes, member: jax.Array) -> DetailMetrics:
     return DetailMetrics.single_from_model_output(**chosen._asdict())
 
 
-_measure_jit = jax.jit(measure_details, static_argnames="edges")
+# The groups stay together until all batches are added up: hundreds of small arrays would take as long as the work.
+_stacked_jit = jax.jit(_stacked, static_argnames="edges")
 
 
 def merge_details(one: DetailGroups, other: DetailGroups) -> DetailGroups:
@@ -132,17 +151,18 @@ def measure_in_batches(
     Raises:
         PizaError: no samples, a batch size below 1, or arrays of other shapes.
     """
-    count = len(outcomes.valid)
-    if not count or batch_size < 1:
-        raise PizaError(f"there is nothing to measure: {count} samples in batches of {batch_size}")
-    total: DetailGroups | None = None
-    for start in range(0, count, batch_size):
+    outcomes = _checked(Outcomes(*map(np.asarray, outcomes)))
+    number = len(outcomes.valid)
+    if not number or batch_size < 1:
+        raise PizaError(f"there is nothing to measure: {number} samples in batches of {batch_size}")
+    total: DetailMetrics | None = None
+    for start in range(0, number, batch_size):
         rows = [np.asarray(array)[start : start + batch_size] for array in outcomes]
         batch = Outcomes(*(np.pad(r, [(0, batch_size - len(r))] + [(0, 0)] * (r.ndim - 1)) for r in rows))
-        part = jax.device_get(_measure_jit(jax.device_put(batch, sharding), edges=edges))
-        total = part if total is None else merge_details(total, part)
+        part = jax.device_get(_stacked_jit(jax.device_put(batch, sharding), edges=edges))
+        total = part if total is None else total.merge(part)
     assert total is not None
-    return total
+    return _apart(total, edges)
 
 
 def summarise_details(groups: DetailGroups) -> DetailSummary:

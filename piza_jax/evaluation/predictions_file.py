@@ -23,7 +23,7 @@ from piza_jax.piza.results import Box, Step
 
 FORMATS = ("auto", "xyxy", "xywh")
 _READINGS = ("score", "progress", "stop_probability")
-_NUMBERS = {int, float}
+_NUMBERS, _FLOATS = {int, float}, {float}
 _FARTHEST_PX = 1e9  # no photo is as large; NaN and infinity are beyond it too
 MOST_RANKED = 10  # boxes of a record that are kept, the best ones
 
@@ -135,7 +135,7 @@ def _parse(text: str, path: Path, line: int) -> Any:
 
 
 def _predicted(item: Any, place: str, box_format: str) -> Predicted:
-    if not isinstance(item, Mapping):
+    if not isinstance(item, dict):
         raise PizaError(f'{place} is no object; give {{"id": 1, "box": [x0, y0, x1, y1]}}')
     key = "image_id" if "image_id" in item else "id"
     number = item.get(key)
@@ -149,14 +149,18 @@ def _predicted(item: Any, place: str, box_format: str) -> Predicted:
         raise PizaError(f"{named} has no box; give box [x0, y0, x1, y1] or bbox [x, y, width, height]")
     if given is not None and (not isinstance(given, list) or not given):
         raise PizaError(f"{named} has boxes that are no list of at least one box")
-    boxes = [_box(corners, named, as_xywh) for corners in ([item[box_key]] if given is None else given)]
     score = _score(item.get("score"), named)
-    ranks = [score] * len(boxes) if given is None else _ranks(item.get("scores"), len(boxes), named)
-    if given is not None and box_key in item:
+    if given is None:
         answer = _box(item[box_key], named, as_xywh)
+        boxes, ranks = [answer], [score]
     else:
-        best = max(range(len(boxes)), key=lambda i: ranks[i]) if ranks and not math.isnan(ranks[0]) else 0
-        answer, score = boxes[best], score if given is None or not math.isnan(score) else ranks[best]
+        boxes = [_box(corners, named, as_xywh) for corners in given]
+        ranks = _ranks(item.get("scores"), len(boxes), named)
+        if box_key in item:
+            answer = _box(item[box_key], named, as_xywh)
+        else:
+            best = max(range(len(boxes)), key=lambda i: ranks[i]) if not math.isnan(ranks[0]) else 0
+            answer, score = boxes[best], ranks[best] if math.isnan(score) else score
     num_steps, steps = _steps(item.get("steps"), named)
     one = Predicted(number, boxes, score, num_steps, steps, place, as_xywh, ranks)
     if given is not None:
@@ -200,19 +204,23 @@ def _box_or_none(corners: Any, as_xywh: bool = False) -> Box | None:
     """The box, or None if it is no four numbers; a file has so many that their names are made for errors only."""
     try:
         a, b, c, d = corners
-        good = {type(a), type(b), type(c), type(d)} <= _NUMBERS
-        good = good and max(abs(a), abs(b), abs(c), abs(d)) < _FARTHEST_PX and a + b + c + d < math.inf
+        kinds = {type(a), type(b), type(c), type(d)}
+        # NaN and infinity fail these comparisons too.
+        if not (kinds <= _NUMBERS and -_FARTHEST_PX < a < _FARTHEST_PX and -_FARTHEST_PX < b < _FARTHEST_PX):
+            return None
+        if not (-_FARTHEST_PX < c < _FARTHEST_PX and -_FARTHEST_PX < d < _FARTHEST_PX):
+            return None
     except (TypeError, ValueError):
         return None
-    if not good:
-        return None
-    return (float(a), float(b), float(a + c), float(b + d)) if as_xywh else (float(a), float(b), float(c), float(d))
+    if as_xywh:
+        return float(a), float(b), float(a + c), float(b + d)
+    return (a, b, c, d) if kinds == _FLOATS else (float(a), float(b), float(c), float(d))
 
 
 def _score(value: Any, named: str) -> float:
     if value is None:
         return math.nan
-    if type(value) not in (int, float) or not abs(value) < _FARTHEST_PX:
+    if not (type(value) in _NUMBERS and -_FARTHEST_PX < value < _FARTHEST_PX):
         raise PizaError(f"{named} has the score {value!r}; give a finite number or none at all")
     return float(value)
 
@@ -230,7 +238,7 @@ def _steps(value: Any, named: str) -> tuple[int, tuple[Step, ...]]:
         return 0, ()
     if type(value) is int and value >= 1:
         return value, ()
-    if isinstance(value, list) and value and all(isinstance(step, Mapping) for step in value):
+    if isinstance(value, list) and value and all([isinstance(step, dict) for step in value]):
         steps = []
         for number, step in enumerate(value):
             crop, box = _box_or_none(step.get("crop")), _box_or_none(step.get("box"))
@@ -238,6 +246,6 @@ def _steps(value: Any, named: str) -> tuple[int, tuple[Step, ...]]:
                 raise PizaError(
                     f"step {number} of {named} needs crop and box, four finite numbers in photo pixels each"
                 )
-            steps.append(Step(crop, box, *(_score(step.get(key), named) for key in _READINGS)))
+            steps.append(Step(crop, box, *[_score(step.get(key), named) for key in _READINGS]))
         return len(steps), tuple(steps)
     raise PizaError(f"{named} has the steps {value!r:.60}; give their number, or a list of steps with crop and box")

@@ -1,13 +1,13 @@
 """A report's details as text: one table of measures by group, one of confidence intervals, one of failures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from piza_jax.evaluation.failures import FAILURES
+from piza_jax.evaluation.failures import FAILURES, STEPS_UNKNOWN
 from piza_jax.evaluation.metrics import ALL
 from piza_jax.evaluation.scoring import Score
 
 # Column: (measure, factor, decimals).
-_MEASURES = {
+_MEASURES: dict[str, tuple[str, float, int]] = {
     "mAcc %": ("mAcc", 100, 1),
     "Acc50 %": ("Acc50", 100, 1),
     "Acc75 %": ("Acc75", 100, 1),
@@ -33,17 +33,27 @@ def details_text(scores: Mapping[str, Score]) -> str:
     return "\n\n".join(parts)
 
 
+def measures_of(scores: Iterable[Score]) -> dict[str, tuple[str, float, int]]:
+    """{title: (measure, factor, decimals)} of the measures that at least one of the scores has."""
+    overall = [one.details[ALL][ALL] or {} for one in scores]
+    return {title: how for title, how in _MEASURES.items() if any(values.get(how[0]) is not None for values in overall)}
+
+
+def cell(value: float | int | None, factor: float, places: int) -> str:
+    """A number with so many decimals, "-" if there is none."""
+    return "-" if value is None else f"{factor * value:.{places}f}"
+
+
 def _measures(scores: Mapping[str, Score]) -> str:
-    overall = [one.details[ALL][ALL] or {} for one in scores.values()]
-    shown = {
-        title: how for title, how in _MEASURES.items() if any(values.get(how[0]) is not None for values in overall)
-    }
+    shown = measures_of(scores.values())
     rows: list[tuple[str, ...]] = [("split", "group", *shown)]
     for split, one in scores.items():
         for groups in one.details.values():
             for name, values in groups.items():
                 values = values or {"count": 0}
-                rows.append((split, name, *(_cell(values.get(measure), *how) for measure, *how in shown.values())))
+                rows.append(
+                    (split, name, *(cell(values.get(measure), by, places) for measure, by, places in shown.values()))
+                )
     return _aligned(rows)
 
 
@@ -52,7 +62,7 @@ def _intervals(scores: Mapping[str, Score]) -> str:
     for split, one in scores.items():
         for name, (low, high) in one.intervals.items():
             value = (one.details[ALL][ALL] or {})[name]
-            rows.append((split, name, *(_cell(number, 100, 1) for number in (value, low, high))))
+            rows.append((split, name, *(cell(number, 100, 1) for number in (value, low, high))))
     return _aligned(rows)
 
 
@@ -62,13 +72,9 @@ def _failures(scores: Mapping[str, Score]) -> str:
         total = sum((one.failures or {}).values()) + one.without_steps
         counts = {name: (one.failures or {}).get(name, 0) for name in FAILURES}
         if one.without_steps:
-            counts["steps unknown"] = one.without_steps
-        rows += [(split, name, str(n), _cell(n / total if total else None, 100, 1)) for name, n in counts.items()]
+            counts[STEPS_UNKNOWN] = one.without_steps
+        rows += [(split, name, str(n), cell(n / total if total else None, 100, 1)) for name, n in counts.items()]
     return _aligned(rows)
-
-
-def _cell(value: float | int | None, factor: float, places: int) -> str:
-    return "-" if value is None else f"{factor * value:.{places}f}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -3,15 +3,19 @@
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from piza_jax.errors import PizaError
-from piza_jax.evaluation.scoring import Answer
+from piza_jax.evaluation.scoring import Answer, Score
 
 COCO_CATEGORY = 1  # COCO wants one; there is nothing to tell apart
+
+
+def with_failures(items: Sequence[Mapping[str, Any]], score: Score) -> list[dict[str, Any]]:
+    """Predictions with ``failure``, why each of them is wrong by its score: see ``failures.judge``, None if right."""
+    return [{**item, "failure": label} for item, label in zip(items, score.labels, strict=True)]
 
 
 def entry(number: int, answer: Answer) -> dict[str, Any]:
@@ -28,6 +32,11 @@ def entry(number: int, answer: Answer) -> dict[str, Any]:
 def save_json(content: Any, path: str | os.PathLike[str]) -> None:
     """Write JSON. PizaError where the folder cannot be written."""
     _save(json.JSONEncoder(indent=1).iterencode(content), path)
+
+
+def save_text(text: str, path: str | os.PathLike[str]) -> None:
+    """Write text. PizaError as save_json."""
+    _save([text], path)
 
 
 def save_json_lines(splits: Mapping[str, Sequence[Mapping[str, Any]]], path: str | os.PathLike[str]) -> None:
@@ -57,16 +66,22 @@ def check_folder(path: str | os.PathLike[str]) -> None:
         raise PizaError(f"cannot write {path}: there is no folder {Path(path).parent}; create it first")
 
 
+def make_folder(folder: str | os.PathLike[str]) -> None:
+    """Make a folder for files to be written; to be asked before the work. PizaError where it cannot be made."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PizaError(f"cannot make the folder {folder}: {error.strerror or error}; give another one") from error
+
+
 def _save(parts: Iterable[str], path: str | os.PathLike[str]) -> None:
     target = Path(path)
-    temporary = ""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with tempfile.NamedTemporaryFile("w", dir=target.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
-            temporary = file.name
+        with open(temporary, "w", encoding="utf-8") as file:
             file.writelines(parts)
         os.replace(temporary, target)
     except OSError as error:
         raise PizaError(f"cannot write {target}: {error.strerror or error}; give a folder that exists") from error
     finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

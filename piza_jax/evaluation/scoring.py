@@ -9,9 +9,9 @@ import numpy as np
 from piza_jax.data.records import Record
 from piza_jax.errors import PizaError
 from piza_jax.evaluation.bootstrap import intervals
-from piza_jax.evaluation.details import RANKS, RIGHT_IOU, Outcomes
+from piza_jax.evaluation.details import RANKS, Outcomes
 from piza_jax.evaluation.evaluate import Prediction
-from piza_jax.evaluation.failures import count_failures, failure, judge_stops
+from piza_jax.evaluation.failures import STEPS_UNKNOWN, Judged, count_failures, judge
 from piza_jax.evaluation.geometry import centre_distances, overlaps
 from piza_jax.evaluation.groups import (
     BY_SIZE,
@@ -54,12 +54,14 @@ class Score:
         intervals: 95% confidence intervals of the headline measures, {name: [low, high]}.
         failures: how many wrong answers have each label; None where no answer has steps.
         without_steps: wrong answers that have no label because their steps are unknown.
+        labels: why each answer is wrong, see ``failures.judge``; None where it is right.
     """
 
     details: DetailSummary
     intervals: dict[str, list[float]]
     failures: dict[str, int] | None
     without_steps: int
+    labels: list[str | None]
 
     def headline(self) -> dict[str, dict[str, Any] | None]:
         """The measures of ``metrics.COLUMNS`` for all records and by target size; mean_steps None if unknown."""
@@ -70,7 +72,7 @@ class Score:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dict, ready for JSON."""
+        """Plain dict, ready for JSON, without the labels, which belong to the predictions."""
         return {
             "details": self.details,
             "intervals": self.intervals,
@@ -103,8 +105,8 @@ def of_file(records: Sequence[Record], joined: Sequence[Predicted]) -> list[Answ
     ]
 
 
-def outcomes_of(answers: Sequence[Answer]) -> Outcomes:
-    """What is measured of each answer, NumPy arrays [N].
+def outcomes_of(answers: Sequence[Answer], judged: Judged) -> Outcomes:
+    """What is measured of each answer, NumPy arrays [N], beside how ``judge`` judged them.
 
     Top-k accuracy is measured where an answer of the split has more than one box. Where a score lies outside 0..1 the
     scores are no chances, and none is measured.
@@ -116,7 +118,6 @@ def outcomes_of(answers: Sequence[Answer]) -> Outcomes:
     scores = np.array([one.grounding.score for one in answers], np.float32)
     if ((scores < 0) | (scores > 1)).any():
         scores = np.full_like(scores, np.nan)
-    stops = np.array([judge_stops(one.grounding.steps, one.target) for one in answers], np.int32)
     ranked = any(len(one.boxes) > 1 for one in answers)
     return Outcomes(
         iou=iou,
@@ -126,8 +127,8 @@ def outcomes_of(answers: Sequence[Answer]) -> Outcomes:
         words=np.array([one.words for one in answers], np.int32),
         steps=np.array([one.num_steps for one in answers], np.int32),
         score=scores,
-        right_stops=stops[:, 0],
-        stops=stops[:, 1],
+        right_stops=judged.right_stops,
+        stops=judged.stops,
         ranked_iou=_ranked(answers, targets) if ranked else iou[:, None],
         ranked=np.full(len(answers), ranked),
         valid=np.ones(len(answers), bool),
@@ -147,14 +148,15 @@ def score(answers: Sequence[Answer], edges: Edges = DEFAULT_EDGES, seed: int = 0
     """
     if not answers:
         raise PizaError("there is nothing to score: the split holds no record")
-    outcomes = outcomes_of(answers)
-    labels = [failure(one.grounding, one.target) for one in answers if one.grounding.steps]
-    wrong = int(np.count_nonzero(outcomes.iou < np.float32(RIGHT_IOU)))
+    judged = judge([one.grounding for one in answers], [one.target for one in answers])
+    outcomes = outcomes_of(answers, judged)
+    zoomed = any(one.grounding.steps for one in answers)
     return Score(
         details=summarise_details(measure_in_batches(outcomes, edges)),
         intervals={name: list(ends) for name, ends in intervals(outcomes.iou, seed=seed).items()},
-        failures=count_failures(labels) if labels else None,
-        without_steps=wrong - sum(label is not None for label in labels),
+        failures=count_failures(judged.labels) if zoomed else None,
+        without_steps=judged.labels.count(STEPS_UNKNOWN),
+        labels=judged.labels,
     )
 
 

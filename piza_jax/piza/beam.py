@@ -88,14 +88,17 @@ def beam_zoom(
         chosen = jax.tree.map(lambda new, old: where_rows(moved, new, old), after, kept)
         return chosen._replace(valid=choice.valid & paths.valid)
 
-    def body(paths: Paths, t: jax.Array) -> tuple[Paths, None]:
+    def body(carry: tuple[Paths, jax.Array], t: jax.Array) -> tuple[tuple[Paths, jax.Array], None]:
+        paths, passes = carry
+        passes += jnp.sum(paths.active, axis=1, dtype=jnp.int32)
         idle = paths._replace(looked=jnp.zeros_like(paths.looked))
         after = jax.lax.cond(jnp.any(paths.active), look, lambda _, __: idle, paths, t)
         steps = jax.tree.map(lambda all_steps, one: all_steps.at[:, :, t].set(one), after.steps, after.step)
-        return after._replace(steps=steps, taken=after.taken.at[:, :, t].set(after.looked)), None
+        return (after._replace(steps=steps, taken=after.taken.at[:, :, t].set(after.looked)), passes), None
 
-    end, _ = jax.lax.scan(body, start, jnp.arange(n))
-    return result_of(end, config)
+    none = jnp.zeros(photo_hw.shape[:1], jnp.int32)
+    (end, passes), _ = jax.lax.scan(body, (start, none), jnp.arange(n))
+    return result_of(end, passes, config)
 
 
 def _look(

@@ -72,8 +72,8 @@ def path_values(paths: Paths, config: ZoomConfig) -> jax.Array:
     return jnp.where(paths.valid, values, -jnp.inf)
 
 
-def result_of(end: Paths, config: ZoomConfig) -> ZoomResult:
-    """The best path as the result of the zoom, with the ends of all."""
+def result_of(end: Paths, passes: jax.Array, config: ZoomConfig) -> ZoomResult:
+    """The best path as the result of the zoom, with the ends of all, and the views int32 [B] that all paths saw."""
     values, order = jax.lax.top_k(path_values(end, config), config.beam)
     paths = take_paths(end, order)
     path_scores = jnp.exp(values)
@@ -90,7 +90,7 @@ def result_of(end: Paths, config: ZoomConfig) -> ZoomResult:
         active=best.taken,
         path_score=path_scores[:, 0],
         no_target=path_scores[:, 0] < config.no_target_threshold,
-        beam=Beam(paths.step.box, jnp.where(paths.valid, paths.step.score, 0.0), path_scores, paths.valid),
+        beam=Beam(paths.step.box, jnp.where(paths.valid, paths.step.score, 0.0), path_scores, paths.valid, passes),
     )
 
 

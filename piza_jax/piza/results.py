@@ -57,7 +57,7 @@ class Grounding:
         path_score: 0..1, by the rule of the zoom, such as the last score; what no_target is judged by.
         no_target: whether the photo seems to hold no such thing; the box is the best guess all the same.
         alternatives: the ends of the other paths of a beam, best first.
-        passes: views of the photo that the detector saw; by default one a step.
+        passes: views of the photo that the detector saw, those of all paths of a beam; by default one a step.
     """
 
     expression: str
@@ -92,6 +92,7 @@ def of_zoom(result: ZoomResult, row: int, expression: str) -> Grounding:
         path_score=float(result.path_score[row]),
         no_target=bool(result.no_target[row]),
         alternatives=_alternatives(result.beam, row) if result.beam else (),
+        passes=int(result.beam.passes[row]) if result.beam else 0,
     )
 
 

@@ -59,6 +59,7 @@ class Beam(NamedTuple):
     scores: jax.Array  # [B, K], of these boxes, 0..1
     path_scores: jax.Array  # [B, K], 0..1
     valid: jax.Array  # bool [B, K], False where the views had fewer distinct boxes
+    passes: jax.Array  # int32 [B], views that were looked at by all paths together
 
 
 class ZoomResult(NamedTuple):
