@@ -61,8 +61,8 @@ def line_chart(
     pen.text((_LEFT, 14), title, _INK, bold)
     pen.text(((frame[0] + frame[2]) / 2, size[1] - 10), across, _INK, font, anchor="ms")
     pen.text((8, _TOP - 8), up, _INK, font, anchor="ls")
-    right = frame[2]
-    for number, (name, line) in enumerate(reversed(lines.items())):
+    right = float(frame[2])
+    for number, (name, line) in enumerate(reversed(list(lines.items()))):
         colour = _COLOURS[(len(lines) - 1 - number) % len(_COLOURS)]
         pale = tuple(round(0.3 * part + 0.7 * 255) for part in colour)
         _draw(pen, [place(*point) for point in line if all(map(math.isfinite, point))], pale, 1)

@@ -110,4 +110,4 @@ class _Teller:
             if part < _SHOWN or (small and self.index.things[number].kind != "pole"):
                 return None
             boxes.append(tuple(map(float, box)))
-        return tuple(boxes)  # type: ignore[return-value]
+        return tuple(boxes)  # type: ignore[arg-type]
