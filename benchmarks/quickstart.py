@@ -56,9 +56,20 @@ def run(output: Path, steps: int, records: int, scenes: dict[str, int] | None = 
         lines[mini_table.ROWS[name].title] = [(one["step"], one["loss"]) for one in metrics if "loss" in one]
     curve = line_chart(lines, title="Loss on SOREC-mini", across="training step", up="loss")
     draw.save(curve, output / "loss.png")
+    _save_photo(data, output / "photo.jpg")
     text = mini_table.table(results)
     (output / "table.md").write_text(text + "\n", encoding="utf-8")
     return text
+
+
+def _save_photo(data: Path, path: Path) -> None:
+    """A scene to try the command on, and how."""
+    import tfds_sorec
+
+    record = tfds_sorec.open_split(data, "test_a", "sorec_mini")[0]
+    path.write_bytes(record["image"])
+    command = f'piza ground {path} "{record["expression"]}" --save={path.with_name("zoom.png")}'
+    (path.parent / "try.sh").write_text(command + "\n", encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,7 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"\n{text}\n\n{time.perf_counter() - began:.0f} s, {peak:.1f} GB of memory at most")
-    print(f"table.md, loss.png and strips/ are in {options.output}")
+    print(f"table.md, loss.png and strips/ are in {options.output}; try")
+    print((options.output / "try.sh").read_text(encoding="utf-8"))
     return 0
 
 

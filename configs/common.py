@@ -67,7 +67,7 @@ def base(model: PizaConfig) -> ConfigDict:
                 "canvas_hw": (1024, 1024),
                 "scale_range": (0.6, 1.0),  # random size of the content, as part of the canvas
                 "stop_fraction": None,  # part of stop samples; None: as often as any other step
-                # {"max_boxes", "min_phrases", "max_phrases"}: captions of several phrases of one picture; with "mini" alone.
+                # {"max_boxes", "min_phrases", "max_phrases"}: captions of several phrases of one picture, with "mini".
                 "captions": {},
                 "hide": "",  # "photo" or "expression": what a model learns without it is a leak in the data
                 "num_workers": 4,
