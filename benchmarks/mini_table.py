@@ -1,8 +1,8 @@
-"""The paper's table in miniature: ``python -m benchmarks.mini_table --data_dir=DATA --output=OUT``.
+"""The paper's table in miniature: ``python -m benchmarks.mini_table --data_dir=DATA --pretrained=BASE --output=OUT``.
 
-Fine-tunes piza-mini's base on SOREC-mini by each method, on each training split and with each seed, evaluates it on
-test_a and test_b, and prints the table. Every run writes its own file under OUT; those that are there already are not
-repeated, so that a night that was cut short goes on with the same command.
+Fine-tunes the base of configs/mini.py on SOREC-mini by each method, on each training split and with each seed,
+evaluates it on test_a and test_b, and prints the table. Every run writes its own file under OUT; those that are there
+already are not repeated, so that a night that was cut short goes on with the same command.
 """
 
 import argparse
@@ -37,7 +37,6 @@ class Row:
 
 ROWS = {
     "zero_shot": Row("zero-shot", ""),
-    "shipped": Row("piza-mini, as shipped", ""),
     "full": Row("full fine-tuning", "full"),
     "coop": Row("CoOp", "coop"),
     "piza_coop": Row("PIZA-CoOp", "piza_coop"),
@@ -59,7 +58,7 @@ ROWS = {
     ),
     "no_history": Row("PIZA-Adapter+, no history", "piza_adapter_plus", ("model.history=false", "search.max_steps=5")),
 }
-METHODS = tuple(name for name, row in ROWS.items() if not row.changes and name != "shipped")
+METHODS = tuple(name for name, row in ROWS.items() if not row.changes)
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Settings:
 
     data_dir: str
     output: Path
-    pretrained: str = "piza-mini-base"
+    pretrained: str
     steps: int = 0
     records: int = 0
     splits: tuple[str, ...] = SPLITS
@@ -91,7 +90,7 @@ def run(settings: Settings, name: str, train_split: str, seed: int) -> dict[str,
         return json.loads(path.read_text(encoding="utf-8"))
     row = ROWS[name]
     result: dict[str, Any] = {"row": name, "train": train_split, "seed": seed, "trainable": 0, "train_seconds": 0.0}
-    source = "piza-mini" if name == "shipped" else settings.pretrained
+    source = settings.pretrained
     changes = [word for word in (*row.changes, *settings.changes) if word.startswith("data.hide")]
     if row.trains:
         source = settings.workdir(name, train_split, seed)
@@ -201,7 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--records", type=int, default=0, help="of each test split, evenly spread; default: all")
     parser.add_argument("--splits", nargs="+", default=SPLITS)
     parser.add_argument("--strips", type=int, default=0, help="film strips to draw for each row and split")
-    parser.add_argument("--pretrained", default="piza-mini-base", help="the base that all rows start from")
+    parser.add_argument("--pretrained", required=True, help="the base that all rows start from")
     parser.add_argument("--set", nargs="+", default=[], dest="changes", help="settings of all runs, key=value")
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)

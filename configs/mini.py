@@ -1,8 +1,8 @@
 """piza-mini: a small model of the same code that learns SOREC-mini's drawn streets on a CPU.
 
 Arguments: peft=none pre-trains the base from random weights on the normal variant, which is drawn as it is read; any
-other peft, as in configs/piza_sorec.py, fine-tunes the shipped base on the small targets of a data set that
-`python -m tfds_sorec.build_mini` built. train=train_s|train_l, smoke.
+other peft, as in configs/piza_sorec.py, fine-tunes a base (--config.pretrained=DIR) on the small targets of a data set
+that `python -m tfds_sorec.build_mini` built. train=train_s|train_l, smoke.
 """
 
 from ml_collections import ConfigDict
@@ -53,7 +53,6 @@ def _pretrain(config: ConfigDict) -> None:
 def _fine_tune(config: ConfigDict, method: str, split: str) -> None:
     """One zoom step a sample on the small targets, as in the paper."""
     config.peft = method
-    config.pretrained = "piza-mini-base"
     config.data.update(kind="tfds", dataset="sorec_mini", split=split, canvas_hw=(160, 160), max_tokens=48)
     if not config.model.history:
         config.search.max_steps, config.data.stop_fraction = 1, 0.0  # straight from the photo to the target

@@ -34,7 +34,6 @@ def _ground(options: argparse.Namespace, rest: list[str]) -> None:
     from piza_jax import draw
 
     _no_rest(rest, "ground")
-    _or_shipped(options)
     if options.save:
         draw.check_path(options.save)  # before the work, not after it
     grounder = _grounder(options, options.method)
@@ -62,7 +61,6 @@ def _detect(options: argparse.Namespace, rest: list[str]) -> None:
     from piza_jax import draw, draw_boxes
 
     _no_rest(rest, "detect")
-    _or_shipped(options)
     if options.save:
         draw.check_path(options.save)
     grounder = piza_jax.load(options.checkpoint, base=options.base, tokenizer=options.tokenizer)
@@ -320,15 +318,6 @@ def _no_rest(rest: Sequence[str], command: str) -> None:
         raise PizaError(f"unknown argument {rest[0]!r}; see piza {command} --help")
 
 
-def _or_shipped(options: argparse.Namespace) -> None:
-    """Take the shipped model where none is named, and say so."""
-    from piza_jax.convert import shipped
-
-    if options.checkpoint is None:
-        options.checkpoint = shipped.MINI
-        print(f"piza: no --checkpoint, so {shipped.WARNING}", file=sys.stderr)
-
-
 def _grounder(options: argparse.Namespace, method: str | None, model: "Loaded | None" = None) -> "piza_jax.Grounder":
     """The model of the options, or one that is open already, looking in the way of the options or of a method."""
     given = {name: getattr(options, name) for name in _ZOOM_OPTIONS if getattr(options, name) is not None}
@@ -359,8 +348,8 @@ def _add_parts(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tokenizer", help="folder with tokenizer.json or vocab.txt, for sources that ship none")
 
 
-def _add_model(command: argparse.ArgumentParser, shipped: str = "") -> None:
-    command.add_argument("--checkpoint", help=_SOURCES + shipped)
+def _add_model(command: argparse.ArgumentParser, required: bool = True) -> None:
+    command.add_argument("--checkpoint", required=required, help=_SOURCES)
     command.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     _add_parts(command)
 
@@ -388,7 +377,7 @@ def _parser() -> argparse.ArgumentParser:
     ground = commands.add_parser("ground", help="zoom into a photo and print the box")
     ground.add_argument("photo")
     ground.add_argument("expression")
-    _add_model(ground, "; default: the shipped piza-mini, for drawn street scenes")
+    _add_model(ground)
     _add_zoom(ground)
     ground.add_argument("--method", help=_METHODS)
     ground.add_argument("--save", help="draw the zoom steps into this .png, .jpg or .webp")
@@ -397,7 +386,7 @@ def _parser() -> argparse.ArgumentParser:
     detect = commands.add_parser("detect", help="print every box that phrases name, in a single pass")
     detect.add_argument("photo")
     detect.add_argument("text", help='phrases with full stops between them, such as "a cat. a remote control."')
-    _add_model(detect, "; default: the shipped piza-mini, for drawn street scenes")
+    _add_model(detect)
     detect.add_argument("--box_threshold", type=float, default=0.25, help="least score of a box")
     detect.add_argument("--text_threshold", type=float, default=0.25, help="least score of a word in a label")
     detect.add_argument("--max_detections", type=int, help="keep only so many, the best (default: all)")
@@ -405,7 +394,7 @@ def _parser() -> argparse.ArgumentParser:
     detect.set_defaults(run=_detect)
 
     evaluate = commands.add_parser("evaluate", help="mAcc, Acc50, Acc75, IoU and steps, by split and target size")
-    _add_model(evaluate)
+    _add_model(evaluate, required=False)
     _add_zoom(evaluate)
     evaluate.add_argument("--method", action="append", default=[], help=f"{_METHODS}; may be given more than once")
     evaluate.add_argument("--data_dir", help="TFDS folder of SOREC (default: the data that the run was trained on)")

@@ -37,5 +37,5 @@ def test_cells_are_means_over_seeds_with_the_spread_of_macc():
 
 def test_a_result_that_is_there_is_not_made_again(tmp_path):
     (tmp_path / "coop_train_s_0.json").write_text('{"row": "coop", "marked": 1}')
-    settings = mini_table.Settings("nowhere", tmp_path)
+    settings = mini_table.Settings("nowhere", tmp_path, "nothing")
     assert mini_table.run(settings, "coop", "train_s", 0)["marked"] == 1

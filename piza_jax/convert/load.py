@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from piza_jax.convert import hugging_face, idea, mmdet, shipped
+from piza_jax.convert import hugging_face, idea, mmdet
 from piza_jax.convert.check import fill, written
 from piza_jax.convert.lazy import shapes_of
 from piza_jax.convert.tensors import open_weights
@@ -67,8 +67,8 @@ def load_source(
 
     Args:
         path: a transformers directory or hub name (GroundingDINO, MM-GroundingDINO), a .pth of IDEA-Research's
-            GroundingDINO or of mmdetection's MM-GroundingDINO, the released ``piza_adapter.pth``, an export of our
-            own, whole or adapter only, or the name of a shipped model, see convert.shipped.
+            GroundingDINO or of mmdetection's MM-GroundingDINO, the released ``piza_adapter.pth``, or an export of our
+            own, whole or adapter only.
         base: what an adapter is laid over: any source, or one that is loaded already.
         tokenizer: folder or file of the tokenizer, for sources that ship none.
 
@@ -76,7 +76,6 @@ def load_source(
         PizaError: nothing there, an unknown format, damaged files, tensors left over on either side, an adapter without
             its base or on another one.
     """
-    base = shipped.base_of(os.fspath(path)) if base is None and not Path(path).exists() else base
     place = resolve(path)
     if place.is_dir():
         if (place / EXPORT).is_file():
@@ -88,12 +87,10 @@ def load_source(
 
 
 def resolve(path: str | os.PathLike[str]) -> Path:
-    """A path as it is, the folder of a shipped model, or the local copy of a hub name such as "owner/model"."""
+    """A path as it is, or the local copy of a hub name such as "IDEA-Research/grounding-dino-tiny"."""
     place, name = Path(path), os.fspath(path)
     if place.exists():
         return place
-    if (folder := shipped.folder_of(name)) is not None:
-        return folder
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or place.parent.is_dir():
         raise PizaError(f"there is nothing at {name}; give a file, a folder, or a hub name such as owner/model")
     from huggingface_hub import snapshot_download

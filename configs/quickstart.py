@@ -1,4 +1,4 @@
-"""A few drawn scenes and a tiny model from scratch, which learns them by heart in some minutes on a CPU.
+"""A few drawn scenes and a tiny model from scratch: the whole path in about three minutes on a CPU, no download.
 
 Arguments: smoke.
 """
