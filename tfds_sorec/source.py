@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from piza_jax.errors import PizaError
+from tfds_sorec.refcoco.refcoco_dataset_builder import Refcoco
+from tfds_sorec.refcoco.variants import VARIANTS
 from tfds_sorec.sorec.sorec_dataset_builder import Sorec
 from tfds_sorec.sorec_mini.sorec_mini_dataset_builder import SorecMini
 
@@ -16,6 +18,10 @@ _DATASETS: dict[str, tuple[str, type[tfds.core.GeneratorBasedBuilder], str, str,
     "sorec": ("SOREC", Sorec, "expressions", "photos", "tfds_sorec.build"),
     "sorec_mini": ("SOREC-mini", SorecMini, "small", "small_photos", "tfds_sorec.build_mini"),
     "sorec_mini_normal": ("SOREC-mini", SorecMini, "normal", "normal_photos", "tfds_sorec.build_mini"),
+    **{
+        name: (variant.title, Refcoco, name, f"{name}_photos", "tfds_sorec.build_refcoco")
+        for name, variant in VARIANTS.items()
+    },
 }
 
 
@@ -89,9 +95,11 @@ def open_split(data_dir: str | os.PathLike[str], split: str, dataset: str = "sor
     """Random-access records of a built data set, as data/pipeline.py takes them.
 
     Args:
-        data_dir: folder that ``python -m tfds_sorec.build`` or ``python -m tfds_sorec.build_mini`` wrote to.
-        split: "train_s", "train_l", "val", "test_a" or "test_b"; of "sorec_mini_normal" "train" or "val".
-        dataset: "sorec", "sorec_mini" or "sorec_mini_normal".
+        data_dir: folder that one of the programs ``python -m tfds_sorec.build...`` wrote to.
+        split: of "sorec" and "sorec_mini": "train_s", "train_l", "val", "test_a" or "test_b"; of "sorec_mini_normal":
+            "train" or "val"; of "refcoco" and "refcoco_plus": "train", "val", "test_a" or "test_b"; of "refcocog":
+            "train", "val" or "test".
+        dataset: one of these names.
 
     Raises:
         PizaError: if the data set or the split is not there.

@@ -30,8 +30,16 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
-def _record(item: Any, place: str) -> Record:
-    """Check one entry of an annotation file; ``place`` names it in errors."""
+def record_of(item: Any, place: str) -> Record:
+    """Check one entry of an annotation file.
+
+    Args:
+        item: {"image": plain file name, "bbox": [x, y, width, height] pixels, "ref": expression, "id": whole number}.
+        place: what to call the entry in errors.
+
+    Raises:
+        PizaError: naming the entry and what is wrong with it.
+    """
     if not isinstance(item, Mapping):
         raise PizaError(f"{place} is no object with the keys {', '.join(_KEYS)}; mend the file")
     absent = [key for key in _KEYS if key not in item]
@@ -77,7 +85,7 @@ def read_annotations(path: str | os.PathLike[str]) -> list[Record]:
         ) from error
     if not isinstance(items, list):
         raise PizaError(f"annotation file {path} holds no list of records; is it SOREC's?")
-    records = [_record(item, f"record {index} of {path}") for index, item in enumerate(items)]
+    records = [record_of(item, f"record {index} of {path}") for index, item in enumerate(items)]
     seen: dict[int, int] = {}
     for index, record in enumerate(records):
         if record.id in seen:
