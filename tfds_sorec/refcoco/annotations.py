@@ -66,7 +66,8 @@ def _mdetr_files(folder: Path, variant: Variant) -> dict[str, Path]:
     found = {}
     for split, theirs in variant.splits.items():
         paths = [folder / place / f"finetune_{variant.stem}_{theirs}.json" for place in _MDETR_FOLDERS]
-        found.update({split: path for path in paths[::-1] if path.is_file()})  # the first place wins
+        if there := [path for path in paths if path.is_file()]:
+            found[split] = there[0]
     return found
 
 

@@ -25,9 +25,8 @@ def find_photos(names: Iterable[str], folder: Path, allow_missing: bool = False)
     for name in wanted:
         short = re.sub(r"^COCO_(train|val)2014_", "", name)
         for called in dict.fromkeys((name, short)):
-            place = next((place for place, files in held.items() if called in files), None)
-            if place is not None:
-                found[name] = place / called
+            if places := [place for place, files in held.items() if called in files]:
+                found[name] = places[0] / called
                 break
     absent = [name for name in wanted if name not in found]
     if absent and not (allow_missing and found):

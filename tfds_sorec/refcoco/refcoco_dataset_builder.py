@@ -1,6 +1,7 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: referring expressions for things of ordinary size in COCO's photos."""
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -54,7 +55,7 @@ class Refcoco(tfds.core.GeneratorBasedBuilder):
     def __init__(
         self,
         *,
-        images: str | Path | None = None,
+        images: str | os.PathLike[str] | None = None,
         allow_missing_images: bool = False,
         across_variants: bool = False,
         **kwargs: Any,
