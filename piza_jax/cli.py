@@ -1,4 +1,4 @@
-"""The ``piza`` command: train, ground, detect, evaluate, convert, version."""
+"""The ``piza`` command: train, ground, detect, evaluate, data, convert, version."""
 
 import argparse
 import json
@@ -139,6 +139,7 @@ def _score_file(options: argparse.Namespace) -> None:
         "base",
         "tokenizer",
         "data_dir",
+        "dataset",
         "split",
         "images",
         "num_records",
@@ -194,19 +195,21 @@ def _sources(options: argparse.Namespace) -> "dict[str, Source]":
 
     if options.annotations and not options.images:
         raise PizaError("--annotations needs --images=DIR, the folder of the photos")
-    if options.annotations and (options.data_dir or options.split):
+    if options.annotations and (options.data_dir or options.dataset or options.split):
         raise PizaError("give either --annotations or --data_dir with --split")
     if is_workdir(options.checkpoint):
         config = read_config(options.checkpoint)
     elif options.annotations or options.split:
-        config = ConfigDict({"data": {"kind": "", "data_dir": "", "split": "", "annotations": "", "images": ""}})
+        names = ("kind", "data_dir", "split", "annotations", "images")
+        config = ConfigDict({"data": {**dict.fromkeys(names, ""), "dataset": "sorec"}})
     else:
         raise PizaError("say what to evaluate on: --annotations with --images, or --data_dir with --split")
     config.unlock()
     if options.annotations:
         config.data.update(kind="files", images=options.images)
-    elif options.data_dir or options.split:
+    elif options.data_dir or options.dataset or options.split:
         config.data.update(kind="tfds", data_dir=options.data_dir or config.data.data_dir)
+        config.data.dataset = options.dataset or config.data.get("dataset", "sorec")
     sources = {}
     key = "annotations" if options.annotations else "split"
     for value in options.annotations or options.split or [config.data[key]]:
@@ -244,6 +247,39 @@ def _convert(options: argparse.Namespace, rest: list[str]) -> None:
 
         print(report.table(report.against_transformers(loaded, options.source)))
     print(f"{options.target}: {options.to} from {loaded.origin}")
+
+
+def _data(options: argparse.Namespace, rest: list[str]) -> None:
+    from piza_jax.data import sample_sheet, statistics
+    from piza_jax.data.records import RecordSource, read_annotations
+
+    _no_rest(rest, "data")
+    if options.preview:
+        sample_sheet.check_page(options.preview)  # before the work, not after it
+    source: statistics.ListedSource
+    if options.annotations and (options.data_dir or options.split):
+        raise PizaError("give either --annotations or --data_dir with --split")
+    if options.annotations and options.images:
+        title, records = Path(options.annotations).stem, read_annotations(options.annotations)
+        source = RecordSource(records, options.images, options.allow_missing_images)
+    elif options.data_dir and options.split:
+        import tfds_sorec
+
+        title = f"{options.dataset} {options.split}"
+        source = tfds_sorec.open_split(options.data_dir, options.split, options.dataset)
+    else:
+        raise PizaError("say which data: --data_dir=DATA --dataset=NAME --split=NAME, or --annotations with --images")
+    found = statistics.measure(source, options.max_photos)
+    shown = 0
+    if options.preview:
+        look = {"title": title, "num": options.num, "seed": options.seed}
+        shown = sample_sheet.save_sheet(source, found, options.preview, **look)
+    if options.json:
+        print(json.dumps(found.to_dict()))
+        return
+    print(f"{title}: {statistics.text(found)}")
+    if shown:
+        print(f"\n{options.preview}: {shown} records to look at")
 
 
 def _version(options: argparse.Namespace, rest: list[str]) -> None:
@@ -345,6 +381,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_zoom(evaluate)
     evaluate.add_argument("--method", action="append", default=[], help=f"{_METHODS}; may be given more than once")
     evaluate.add_argument("--data_dir", help="TFDS folder of SOREC (default: the data that the run was trained on)")
+    evaluate.add_argument("--dataset", help="data set in it, such as refcoco (default: that of the run, or sorec)")
     evaluate.add_argument("--split", action="append", help="split of it, such as val; may be given more than once")
     evaluate.add_argument("--annotations", action="append", help="JSON file in SOREC's format, instead of --data_dir")
     evaluate.add_argument("--images", default="", help="folder of its photos")
@@ -358,6 +395,20 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--strips", help="draw the zooms of the first records into this folder")
     evaluate.add_argument("--num_strips", type=int, default=8, help="how many, of each split")
     evaluate.set_defaults(run=_evaluate)
+
+    data = commands.add_parser("data", help="statistics of a data set, and a page of samples to look at")
+    data.add_argument("--data_dir", help="TFDS folder of the data set")
+    data.add_argument("--dataset", default="sorec", help="sorec (default), sorec_mini, refcoco, own, own/NAME ...")
+    data.add_argument("--split", help="split of it, such as val")
+    data.add_argument("--annotations", help="JSON file in SOREC's format, instead of --data_dir")
+    data.add_argument("--images", help="folder of its photos")
+    data.add_argument("--allow_missing_images", action="store_true", help="leave out records without a photo")
+    data.add_argument("--preview", metavar="FILE.html", help="write a page with sampled records")
+    data.add_argument("--num", type=int, default=24, help="how many records it shows (default 24)")
+    data.add_argument("--seed", type=int, default=0, help="of their choice")
+    data.add_argument("--max_photos", type=int, default=2000, help="photos looked at for their size; 0: all")
+    data.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    data.set_defaults(run=_data)
 
     convert = commands.add_parser("convert", help="weights of any source to an export of piza or to transformers")
     convert.add_argument("source", help=_SOURCES)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import tfds_sorec
+from piza_jax import cli
 from piza_jax.data.pipeline import train_batches
 from piza_jax.data.samples import SampleConfig
 from piza_jax.data.scenes import draw_scene
@@ -84,6 +85,15 @@ def test_a_built_data_set_feeds_training_and_needs_no_tensorflow(built):
         "assert not {'tensorflow', 'piza_jax.models'} & set(sys.modules)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "8\n"
+
+
+def test_evaluation_takes_the_data_set_by_name(built):
+    words = ["evaluate", "--checkpoint=elsewhere", f"--data_dir={built}", "--dataset=refcocog", "--split=val"]
+    sources = cli._sources(cli._parser().parse_args([*words, "--split=test"]))
+    assert {name: (len(source), source[0]["name"]) for name, source in sources.items()} == {
+        "val": (8, photo_name(1)),
+        "test": (8, photo_name(3)),
+    }
 
 
 def test_photos_are_found_under_their_later_names_or_elsewhere(files, tmp_path):

@@ -133,6 +133,10 @@ class RecordSource:
         """Number of records whose photo exists."""
         return len(self.records)
 
+    def listed(self) -> list[Record]:
+        """All records, in order, without reading a photo."""
+        return list(self.records)
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Encoded photo and record number ``index``."""
         record = self.records[index]
