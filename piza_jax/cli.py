@@ -1,4 +1,4 @@
-"""The ``piza`` command: train, ground, detect, evaluate, data, convert, version."""
+"""The ``piza`` command: train, ground, detect, evaluate, data, doctor, convert, version."""
 
 import argparse
 import json
@@ -282,6 +282,19 @@ def _data(options: argparse.Namespace, rest: list[str]) -> None:
         print(f"\n{options.preview}: {shown} records to look at")
 
 
+def _doctor(options: argparse.Namespace, rest: list[str]) -> int:
+    from piza_jax import doctor
+
+    _no_rest(rest, "doctor")
+    names = ("data_dir", "dataset", "manual_dir", "checkpoint", "tokenizer", "output")
+    checks = doctor.diagnose(**{name: getattr(options, name) for name in names})
+    if options.json:
+        print(json.dumps({"checks": [check.to_dict() for check in checks]}))
+    else:
+        print(doctor.text(checks))
+    return int(any(check.status == "failed" for check in checks))
+
+
 def _version(options: argparse.Namespace, rest: list[str]) -> None:
     _no_rest(rest, "version")
     print(piza_jax.__version__)
@@ -410,6 +423,16 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     data.set_defaults(run=_data)
 
+    doctor = commands.add_parser("doctor", help="check machine, data and checkpoint; exit code 1 if anything failed")
+    doctor.add_argument("--data_dir", help="TFDS folder of a data set")
+    doctor.add_argument("--dataset", default="sorec", help="data set in it (default: sorec)")
+    doctor.add_argument("--manual_dir", help="folder with SOREC's JSON files and SODA-D/rawData/Images")
+    doctor.add_argument("--checkpoint", help=_SOURCES)
+    doctor.add_argument("--tokenizer", help="folder with tokenizer.json or vocab.txt, for sources that ship none")
+    doctor.add_argument("--output", default=".", help="where something is to be written (default: here)")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    doctor.set_defaults(run=_doctor)
+
     convert = commands.add_parser("convert", help="weights of any source to an export of piza or to transformers")
     convert.add_argument("source", help=_SOURCES)
     convert.add_argument("target", help="new folder")
@@ -427,11 +450,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a mistake of the user is one line on stderr and exit code 2."""
     options, rest = _parser().parse_known_args(arguments)
     try:
-        options.run(options, rest)
+        return options.run(options, rest) or 0
     except PizaError as error:
         print(f"piza: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":
