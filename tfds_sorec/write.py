@@ -1,5 +1,7 @@
 """Both configurations of a data set written as one: either they are there when it ends, or nothing new is."""
 
+import contextlib
+import io
 import os
 import shutil
 import tempfile
@@ -49,9 +51,9 @@ def write_together(
     try:
         for config in configs:
             builder = make(config, temporary)
-            builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(manual_dir=os.fspath(manual_dir) if manual_dir else None)
-            )
+            download = tfds.download.DownloadConfig(manual_dir=os.fspath(manual_dir) if manual_dir else None)
+            with contextlib.redirect_stdout(io.StringIO()):  # TFDS would name the temporary folder
+                builder.download_and_prepare(download_config=download)
         for config in configs:
             source = Path(make(config, temporary).data_dir).parent
             target = Path(make(config, os.fspath(data_dir)).data_dir).parent
