@@ -54,7 +54,7 @@ def base(model: PizaConfig) -> ConfigDict:
                 # "tfds": data_dir, dataset, split; "files": annotations, images; "mini": SOREC-mini drawn as it is read
                 # (dataset, split, num_photos scenes); "scenes": a few simple ones.
                 "kind": "tfds",
-                "dataset": "sorec",  # or "sorec_mini", "sorec_mini_normal"
+                "dataset": "sorec",  # or any other that tfds_sorec.open_split knows
                 "data_dir": "",
                 "split": "train_s",
                 "annotations": "",

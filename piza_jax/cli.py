@@ -1,4 +1,4 @@
-"""The ``piza`` command: train, ground, detect, evaluate, convert, version."""
+"""The ``piza`` command: train, ground, detect, evaluate, data, doctor, convert, version."""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import piza_jax
+from piza_jax import cli_data
 from piza_jax.errors import PizaError
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ def _score_file(options: argparse.Namespace) -> None:
         "base",
         "tokenizer",
         "data_dir",
+        "dataset",
         "split",
         "num_records",
         "strips",
@@ -256,19 +258,21 @@ def _sources(options: argparse.Namespace) -> "dict[str, Source]":
 
     if options.annotations and not options.images:
         raise PizaError("--annotations needs --images=DIR, the folder of the photos")
-    if options.annotations and (options.data_dir or options.split):
+    if options.annotations and (options.data_dir or options.dataset or options.split):
         raise PizaError("give either --annotations or --data_dir with --split")
     if is_workdir(options.checkpoint):
         config = read_config(options.checkpoint)
     elif options.annotations or options.split:
-        config = ConfigDict({"data": {"kind": "", "data_dir": "", "split": "", "annotations": "", "images": ""}})
+        names = ("kind", "data_dir", "split", "annotations", "images")
+        config = ConfigDict({"data": {**dict.fromkeys(names, ""), "dataset": "sorec"}})
     else:
         raise PizaError("say what to evaluate on: --annotations with --images, or --data_dir with --split")
     config.unlock()
     if options.annotations:
         config.data.update(kind="files", images=options.images)
-    elif options.data_dir or options.split:
+    elif options.data_dir or options.dataset or options.split:
         config.data.update(kind="tfds", data_dir=options.data_dir or config.data.data_dir)
+        config.data.dataset = options.dataset or config.data.get("dataset", "sorec")
     sources = {}
     key = "annotations" if options.annotations else "split"
     for value in options.annotations or options.split or [config.data[key]]:
@@ -398,6 +402,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_zoom(evaluate)
     evaluate.add_argument("--method", action="append", default=[], help=f"{_METHODS}; may be given more than once")
     evaluate.add_argument("--data_dir", help="TFDS folder of SOREC (default: the data that the run was trained on)")
+    evaluate.add_argument("--dataset", help="data set in it, such as refcoco (default: that of the run, or sorec)")
     evaluate.add_argument("--split", action="append", help="split of it, such as val; may be given more than once")
     evaluate.add_argument("--annotations", action="append", help="JSON file in SOREC's format, instead of --data_dir")
     evaluate.add_argument("--images", default="", help="folder of its photos; with --predictions: for --report")
@@ -413,6 +418,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--strips", help="draw the zooms of the first records into this folder")
     evaluate.add_argument("--num_strips", type=int, default=8, help="how many, of each split")
     evaluate.set_defaults(run=_evaluate)
+
+    cli_data.add_commands(commands, _SOURCES)
 
     convert = commands.add_parser("convert", help="weights of any source to an export of piza or to transformers")
     convert.add_argument("source", help=_SOURCES)
@@ -431,11 +438,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a mistake of the user is one line on stderr and exit code 2."""
     options, rest = _parser().parse_known_args(arguments)
     try:
-        options.run(options, rest)
+        return options.run(options, rest) or 0
     except PizaError as error:
         print(f"piza: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

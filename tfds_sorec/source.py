@@ -7,16 +7,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from piza_jax.data.records import Record
 from piza_jax.errors import PizaError
-from tfds_sorec.sorec.sorec_dataset_builder import Sorec
-from tfds_sorec.sorec_mini.sorec_mini_dataset_builder import SorecMini
-
-# Data set -> what to call it, its builder, the configurations of expressions and of photos, and what builds it.
-_DATASETS: dict[str, tuple[str, type[tfds.core.GeneratorBasedBuilder], str, str, str]] = {
-    "sorec": ("SOREC", Sorec, "expressions", "photos", "tfds_sorec.build"),
-    "sorec_mini": ("SOREC-mini", SorecMini, "small", "small_photos", "tfds_sorec.build_mini"),
-    "sorec_mini_normal": ("SOREC-mini", SorecMini, "normal", "normal_photos", "tfds_sorec.build_mini"),
-}
+from tfds_sorec.datasets import find_dataset
 
 
 def _text(value: Any) -> str:
@@ -28,25 +21,23 @@ class JoinedSource:
 
     def __init__(self, data_dir: str, split: str, dataset: str = "sorec"):
         self.data_dir, self.split, self.dataset = data_dir, split, dataset
-        if dataset not in _DATASETS:
-            raise PizaError(f"there is no data set {dataset!r}, only {', '.join(_DATASETS)}")
-        raw = {"image": tfds.decode.SkipDecoding()}
-        _, _, expressions, photos, _ = _DATASETS[dataset]
+        self._about = find_dataset(dataset)
+        expressions, photos = self._about.builders(data_dir)
         self._expressions = self._open(expressions, split, None)
-        self._photos = self._open(photos, "photos", raw)
+        self._photos = self._open(photos, "photos", {"image": tfds.decode.SkipDecoding()})
         self.photo_index = np.array([int(item["photo"]) for item in self._expressions], np.int64)
 
-    def _open(self, config: str, split: str, decoders: Mapping[str, Any] | None) -> Any:
-        title, kind, _, _, command = _DATASETS[self.dataset]
-        builder = kind(config=config, data_dir=self.data_dir)
+    def _open(self, builder: tfds.core.GeneratorBasedBuilder, split: str, decoders: Mapping[str, Any] | None) -> Any:
         known = sorted(builder.info.splits)
         if not known:
             raise PizaError(
-                f"there is no {title} data set ({config}) under {self.data_dir}; build it with python -m {command}"
+                f"there is no {self._about.title} data set ({builder.builder_config.name}) under {self.data_dir}; "
+                f"build it with python -m {self._about.command}"
             )
         if split not in known:
             raise PizaError(
-                f"the {title} data set under {self.data_dir} has no split {split!r}, only {', '.join(known)}"
+                f"the {self._about.title} data set under {self.data_dir} has no split {split!r}, only "
+                f"{', '.join(known)}"
             )
         return builder.as_data_source(split=split, decoders=decoders)
 
@@ -57,6 +48,18 @@ class JoinedSource:
     def expressions(self) -> list[str]:
         """All expressions, in order, without reading a photo: for training a tokenizer."""
         return [_text(item["expression"]) for item in self._expressions]
+
+    def listed(self) -> list[Record]:
+        """All records, in order, without reading a photo; ``image`` is the photo's name."""
+        return [
+            Record(
+                int(item["id"]),
+                _text(item["name"]),
+                _text(item["expression"]),
+                tuple(np.asarray(item["box_xyxy"], np.float64).tolist()),  # type: ignore[arg-type]
+            )
+            for item in self._expressions
+        ]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Expression number ``index`` with the stored bytes of its photo.
@@ -70,7 +73,7 @@ class JoinedSource:
         if photo is None or _text(photo["name"]) != name:
             raise PizaError(
                 f"photo {number} of {self.dataset} under {self.data_dir} is not {name}: expressions and photos were "
-                f"built apart; remove both and build them with python -m {_DATASETS[self.dataset][-1]}"
+                f"built apart; remove both and build them with python -m {self._about.command}"
             )
         return {
             "image": bytes(photo["image"]),
@@ -89,9 +92,11 @@ def open_split(data_dir: str | os.PathLike[str], split: str, dataset: str = "sor
     """Random-access records of a built data set, as data/pipeline.py takes them.
 
     Args:
-        data_dir: folder that ``python -m tfds_sorec.build`` or ``python -m tfds_sorec.build_mini`` wrote to.
-        split: "train_s", "train_l", "val", "test_a" or "test_b"; of "sorec_mini_normal" "train" or "val".
-        dataset: "sorec", "sorec_mini" or "sorec_mini_normal".
+        data_dir: folder that one of the programs ``python -m tfds_sorec.build...`` wrote to.
+        split: of "sorec" and "sorec_mini": "train_s", "train_l", "val", "test_a" or "test_b"; of "sorec_mini_normal":
+            "train" or "val"; of "refcoco" and "refcoco_plus": "train", "val", "test_a" or "test_b"; of "refcocog":
+            "train", "val" or "test"; of own data: "train", "val".
+        dataset: one of datasets.NAMES, such as "sorec", "refcoco_plus", "own" or "own/birds".
 
     Raises:
         PizaError: if the data set or the split is not there.

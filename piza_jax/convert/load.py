@@ -167,7 +167,7 @@ def _from_file(
 ) -> Loaded:
     tensors = open_weights(path)
     shapes = shapes_of(tensors)
-    kind = _kind(shapes, path)
+    kind = kind_of(shapes, path)
     if kind == "piza_adapter":
         if base is None:
             raise PizaError(
@@ -194,8 +194,8 @@ def _from_file(
     return Loaded(model, found_tokenizer, limit, Preprocessing(), kind, method, ignored=ignored)
 
 
-def _kind(names: Iterable[str], path: Path) -> str:
-    """The code base that a weight file comes from, by the names in it."""
+def kind_of(names: Iterable[str], path: Path) -> str:
+    """The code base that a weight file comes from, by the names in it; PizaError if it is none that is known."""
     names = list(names)
     for kind, pattern in (
         ("mmdet", r"backbone\.(stages|patch_embed)\."),

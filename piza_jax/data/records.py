@@ -31,8 +31,16 @@ def _number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= sys.float_info.max  # False for NaN
 
 
-def _record(item: Any, place: str) -> Record:
-    """Check one entry of an annotation file; ``place`` names it in errors."""
+def record_of(item: Any, place: str) -> Record:
+    """Check one entry of an annotation file.
+
+    Args:
+        item: {"image": plain file name, "bbox": [x, y, width, height] pixels, "ref": expression, "id": whole number}.
+        place: what to call the entry in errors.
+
+    Raises:
+        PizaError: naming the entry and what is wrong with it.
+    """
     if not isinstance(item, Mapping):
         raise PizaError(f"{place} is no object with the keys {', '.join(_KEYS)}; mend the file")
     absent = [key for key in _KEYS if key not in item]
@@ -78,7 +86,7 @@ def read_annotations(path: str | os.PathLike[str]) -> list[Record]:
         ) from error
     if not isinstance(items, list):
         raise PizaError(f"annotation file {path} holds no list of records; is it SOREC's?")
-    records = [_record(item, f"record {index} of {path}") for index, item in enumerate(items)]
+    records = [record_of(item, f"record {index} of {path}") for index, item in enumerate(items)]
     seen: dict[int, int] = {}
     for index, record in enumerate(records):
         if record.id in seen:
@@ -127,6 +135,10 @@ class RecordSource:
     def __len__(self) -> int:
         """Number of records whose photo exists."""
         return len(self.records)
+
+    def listed(self) -> list[Record]:
+        """All records, in order, without reading a photo."""
+        return list(self.records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Encoded photo and record number ``index``."""

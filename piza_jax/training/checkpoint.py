@@ -26,6 +26,7 @@ from piza_jax.piza.detector import PizaDetector, config_from_dict
 from piza_jax.training import config as configs
 
 CONFIG, CHECKPOINTS, FROZEN = "config.json", "checkpoints", "frozen"
+_FROZEN_CURE = "restore it from a copy, or train again in an empty workdir"
 
 # Keys that may change between two starts of one run: they steer reporting, hardware and place, not the mathematics.
 FREE_KEYS = ("train.log_every", "train.num_epochs", "train.num_steps", "checkpoint.", "evaluation.", "mesh.",
@@ -228,6 +229,28 @@ def load_model(workdir: str | os.PathLike[str]) -> tuple[PizaDetector, dict[str,
     return nnx.merge(graph, *states, copy=True), config.to_dict()
 
 
+def look_at_model(workdir: str | os.PathLike[str]) -> tuple[PizaDetector, ConfigDict, list[Path]]:
+    """What load_model would load, without reading an array.
+
+    Returns:
+        The abstract detector, the configuration, and the files that hold its weights.
+
+    Raises:
+        PizaError: as load_model, but for damage inside the files.
+    """
+    config, step, workdir = read_config(workdir), latest_step(workdir), Path(workdir).resolve()
+    if step is None:
+        raise PizaError(f"{workdir / CHECKPOINTS} holds no checkpoint; train first, or wait for the first save")
+    model = abstract_detector(config_from_dict(config.model.to_dict()))
+    _, train_state, frozen_state = select.split(model, config.peft)
+    _check_step(workdir, step, flatten_state(train_state))
+    frozen = flatten_state(frozen_state)
+    if frozen:
+        _check_frozen(workdir, frozen)
+    folders = [workdir / CHECKPOINTS / str(step) / "trainable", *([workdir / FROZEN] if frozen else [])]
+    return model, config, sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
+
+
 def _on_default_device(state: nnx.State) -> dict[str, Any]:
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return {
@@ -237,24 +260,34 @@ def _on_default_device(state: nnx.State) -> dict[str, Any]:
 
 
 def _load_step(workdir: Path, step: int, targets: dict[str, Any]) -> dict[str, Any]:
-    path = workdir / CHECKPOINTS / str(step)
-    cure = f"delete {path} to fall back on the checkpoint before it"
-    with _reading(path, cure):
-        stored = _stored(ocp.metadata(path, checkpointable_name="trainable"))
-    check_same(targets["trainable"], stored, str(path))
-    with _reading(path, cure):
+    path = _check_step(workdir, step, targets["trainable"])
+    with _reading(path, f"delete {path} to fall back on the checkpoint before it"):
         return ocp.load_checkpointables(path, targets)
 
 
+def _check_step(workdir: Path, step: int, trainable: Mapping[str, Any]) -> Path:
+    """The folder of a step, whose parameters are those wanted by name and shape."""
+    path = workdir / CHECKPOINTS / str(step)
+    with _reading(path, f"delete {path} to fall back on the checkpoint before it"):
+        stored = _stored(ocp.metadata(path, checkpointable_name="trainable"))
+    check_same(trainable, stored, str(path))
+    return path
+
+
 def _load_frozen(workdir: Path, targets: Mapping[str, Any]) -> dict[str, jax.Array]:
-    path = workdir / FROZEN
     if not targets:
         return {}
-    with _reading(path, "restore it from a copy, or train again in an empty workdir"):
-        stored = _stored(ocp.metadata(path))
-    check_same(targets, stored, str(path))
-    with _reading(path, "restore it from a copy, or train again in an empty workdir"):
+    path = _check_frozen(workdir, targets)
+    with _reading(path, _FROZEN_CURE):
         return ocp.load(path, dict(targets))
+
+
+def _check_frozen(workdir: Path, frozen: Mapping[str, Any]) -> Path:
+    path = workdir / FROZEN
+    with _reading(path, _FROZEN_CURE):
+        stored = _stored(ocp.metadata(path))
+    check_same(frozen, stored, str(path))
+    return path
 
 
 def _stored(metadata: Any) -> Mapping[str, Any]:

@@ -1,19 +1,16 @@
 """SOREC: small-object referring expressions on SODA-D's photos (Goto et al., ICCV 2025)."""
 
 import dataclasses
-import io
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import tensorflow_datasets.public_api as tfds
-from PIL import Image
 
-from piza_jax.data.records import PHOTO_FOLDER, Record, photo_paths, read_annotations
+from piza_jax.data.records import PHOTO_FOLDER, photo_paths, read_annotations
 from piza_jax.errors import PizaError
 from tfds_sorec.features import features
+from tfds_sorec.pair import Pair, Photo
 
 SPLIT_FILES = {
     "train_s": "trainS.json",
@@ -22,7 +19,6 @@ SPLIT_FILES = {
     "test_a": "testA.json",
     "test_b": "testB.json",
 }
-_JPEG_END = b"\xff\xd9"
 
 
 @dataclasses.dataclass
@@ -73,60 +69,13 @@ class Sorec(tfds.core.GeneratorBasedBuilder):
             raise PizaError(f"none of {', '.join(SPLIT_FILES.values())} is in {folder}; put SOREC's annotations there")
         names = sorted({record.image for records in splits.values() for record in records})
         paths = photo_paths(names, folder / PHOTO_FOLDER, self.allow_missing_images)
-        numbers = {name: number for number, name in enumerate(paths)}
-        kept = {split: [r for r in records if r.image in numbers] for split, records in splits.items()}
+        kept = {split: [r for r in records if r.image in paths] for split, records in splits.items()}
         self.left_out = {split: len(records) - len(kept[split]) for split, records in splits.items()}
-        if not numbers:
+        if not paths:
             raise PizaError(f"none of the {len(names)} photos is under {folder / PHOTO_FOLDER}; nothing can be built")
-        sizes = {name: _photo_size(path) for name, path in paths.items()}
-        for split, records in kept.items():
-            _check_boxes(split, records, sizes)
-        if self.builder_config.photos:
-            return {"photos": self._photos(paths, sizes)}
-        return {split: self._expressions(records, numbers) for split, records in kept.items() if records}
+        pair = Pair(kept, {name: Photo.of(path) for name, path in paths.items()})
+        pair.check_boxes()
+        return pair.generators(self.builder_config.photos)
 
     def _generate_examples(self) -> Iterator:  # each split has a generator of its own
         raise AssertionError("the split generators yield the examples")
-
-    def _photos(self, paths: dict[str, Path], sizes: dict[str, tuple[int, int]]) -> Iterator:
-        for number, (name, path) in enumerate(paths.items()):
-            width, height = sizes[name]
-            yield number, {"name": name, "image": path.read_bytes(), "width": width, "height": height}
-
-    def _expressions(self, records: list[Record], numbers: dict[str, int]) -> Iterator:
-        for index, record in enumerate(records):
-            yield (
-                index,
-                {
-                    "id": record.id,
-                    "name": record.image,
-                    "photo": numbers[record.image],
-                    "expression": record.expression,
-                    "box_xyxy": np.array(record.box_xyxy, np.float32),
-                },
-            )
-
-
-def _photo_size(path: Path) -> tuple[int, int]:
-    """Width and height from the header; a JPEG must also have its end."""
-    data = path.read_bytes()
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            kind, size = image.format, image.size
-    except OSError as error:
-        raise PizaError(f"photo {path} is no image that can be read ({error}); fetch it again") from error
-    if kind == "JPEG" and _JPEG_END not in data[-64:]:
-        raise PizaError(f"photo {path} is truncated: its JPEG has no end; fetch it again")
-    return size
-
-
-def _check_boxes(split: str, records: list[Record], sizes: dict[str, tuple[int, int]]) -> None:
-    """A box may stick out by the pixel that rounding costs, no further."""
-    outside: Counter[str] = Counter()
-    for record in records:
-        width, height = sizes[record.image]
-        if record.box_xyxy[2] > width + 1 or record.box_xyxy[3] > height + 1:
-            outside[f"{record.id} {record.box_xyxy} in {record.image} of {width} x {height}"] += 1
-    if outside:
-        first = next(iter(outside))
-        raise PizaError(f"{len(outside)} records of {split} have a box outside their photo, first id {first}")

@@ -1,0 +1,1 @@
+"""The RefCOCO, RefCOCO+ and RefCOCOg builder."""
