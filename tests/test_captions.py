@@ -13,6 +13,7 @@ from piza_jax.data.mini_source import MiniPictures
 from piza_jax.data.pipeline import train_batches
 from piza_jax.data.tokenize import Tokenizer
 from piza_jax.data.views import view_to_photo
+from piza_jax.data.world.kinds import BUILDINGS, VEHICLES
 from piza_jax.data.world.phrases import phrases_of
 from piza_jax.data.world.pictures import make_picture
 from piza_jax.data.world.splits import find_split
@@ -106,6 +107,26 @@ def test_names_speak_of_all_that_is_seen_of_their_kind_and_colour():
             assert len(phrase.boxes_xyxy) == sum(seen_part(thing.box, picture.window) > 0.05 for thing in alike)
             checked["there" if phrase.boxes_xyxy else "absent"] += 1
     assert min(checked.values()) > 100
+
+
+def test_groups_hold_all_that_is_seen_of_a_colour_or_pattern():
+    split = find_split("train", True)
+    checked = set()
+    for number in range(60):
+        picture = make_picture(split, number)
+        windowed = picture.size == (640, 480)
+        for phrase in phrases_of(picture, np.random.default_rng(number)):
+            look, _, group = phrase.text.partition(" ")
+            kinds = {"vehicle": VEHICLES, "building": BUILDINGS}.get(group, ())
+            if group not in ("vehicle", "building", "thing"):
+                continue
+            assert group != "thing" or windowed
+            seen = [thing for thing in picture.scene.things if seen_part(thing.box, picture.window) > 0.05]
+            alike = [thing for thing in seen if look in (thing.colour, thing.detail)]
+            wanted = [thing for thing in alike if thing.kind in kinds or (group == "thing" and thing.kind != "pole")]
+            assert len(phrase.boxes_xyxy) == len(wanted)
+            checked.add((look in COLOURS, group))
+    assert checked == {(True, "vehicle"), (True, "building"), (True, "thing"), (False, "thing")}
 
 
 def test_boxes_of_phrases_lie_in_their_picture_and_expressions_come_first():
