@@ -8,8 +8,8 @@ import numpy as np
 
 from piza_jax.data.captions import Phrase
 from piza_jax.data.world.phrases import phrases_of
-from piza_jax.data.world.pictures import make_picture, photo_of
-from piza_jax.data.world.splits import find_split
+from piza_jax.data.world.pictures import Picture, make_picture, photo_of
+from piza_jax.data.world.splits import Split, find_split
 from piza_jax.errors import PizaError
 
 
@@ -30,10 +30,7 @@ class MiniSource:
         Raises:
             PizaError: for an unknown split, or a number of scenes that it does not have.
         """
-        if num_scenes < 1:
-            raise PizaError(f"num_scenes is {num_scenes}; it must be at least 1")
-        self.split, self.normal = find_split(split, normal), normal
-        self.split.seed(num_scenes - 1)
+        self.split, self.normal = _split_of(split, num_scenes, normal), normal
         pictures = (make_picture(self.split, number) for number in range(num_scenes))
         self.records = [(picture.number, record) for picture in pictures for record in picture.records]
 
@@ -74,10 +71,7 @@ class MiniPictures:
         Raises:
             PizaError: for an unknown split, or a number of scenes that it does not have.
         """
-        if num_scenes < 1:
-            raise PizaError(f"num_scenes is {num_scenes}; it must be at least 1")
-        self.split, self.num_scenes = find_split(split, True), num_scenes
-        self.split.seed(num_scenes - 1)
+        self.split, self.num_scenes = _split_of(split, num_scenes, True), num_scenes
         self._made: dict[int, dict[str, Any]] = {}
 
     def __len__(self) -> int:
@@ -86,16 +80,26 @@ class MiniPictures:
 
     def expressions(self) -> list[str]:
         """What is said of the pictures, in order, without drawing them: for training a tokenizer."""
-        return [phrase.text for number in range(self.num_scenes) for phrase in self._phrases(number)]
+        numbers = range(self.num_scenes)
+        return [phrase.text for number in numbers for phrase in self._phrases(make_picture(self.split, number))]
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         """Picture number ``index``: image, name, id and phrases."""
         number = int(index)
         if number not in self._made:
-            name, _, image = photo_of((self.split, number))
-            self._made[number] = {"image": image, "name": name, "id": number, "phrases": self._phrases(number)}
+            picture = make_picture(self.split, number)
+            said = {"name": picture.name, "id": number, "phrases": self._phrases(picture)}
+            self._made[number] = {"image": picture.jpeg(), **said}
         return self._made[number]
 
-    def _phrases(self, number: int) -> list[Phrase]:
-        picture = make_picture(self.split, number)
-        return phrases_of(picture, np.random.default_rng([self.split.seed(number), 3]))
+    def _phrases(self, picture: Picture) -> list[Phrase]:
+        return phrases_of(picture, np.random.default_rng([self.split.seed(picture.number), 3]))
+
+
+def _split_of(name: str, num_scenes: int, normal: bool) -> Split:
+    """A split that has that many scenes; PizaError otherwise."""
+    if num_scenes < 1:
+        raise PizaError(f"num_scenes is {num_scenes}; it must be at least 1")
+    split = find_split(name, normal)
+    split.seed(num_scenes - 1)
+    return split
