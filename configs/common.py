@@ -79,6 +79,8 @@ def base(model: PizaConfig) -> ConfigDict:
                 "num_epochs": 5.0,
                 "num_steps": 0,  # above 0 it replaces num_epochs
                 "log_every": 50,
+                "stage": "detector",  # or "towers": backbone and text encoder alone, see training/towers.py
+                "initial_scales": (),  # (regular expression, factor on random initial values), the first match counts
             },
             "optimizer": dataclasses.asdict(OptimizerConfig()),
             "mesh": {"data": -1, "fsdp": 1, "min_shard_size": 2**18},

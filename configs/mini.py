@@ -1,8 +1,9 @@
 """piza-mini: a small model of the same code that learns SOREC-mini's drawn streets on a CPU.
 
-Arguments: peft=none pre-trains the base from random weights on the normal variant, which is drawn as it is read; any
-other peft, as in configs/piza_sorec.py, fine-tunes a base (--config.pretrained=DIR) on the small targets of a data set
-that `python -m tfds_sorec.build_mini` built. train=train_s|train_l, smoke.
+Arguments: peft=none pre-trains the base on the normal variant, which is drawn as it is read: its towers from random
+weights (stage=towers), then all of it from those (--config.pretrained=DIR). Any other peft, as in
+configs/piza_sorec.py, fine-tunes a base (--config.pretrained=DIR) on the small targets of a data set that
+`python -m tfds_sorec.build_mini` built. train=train_s|train_l, smoke.
 """
 
 from ml_collections import ConfigDict
@@ -12,18 +13,19 @@ from piza_jax.errors import PizaError
 from piza_jax.models.config import DetectorConfig
 from piza_jax.peft import select
 from piza_jax.piza.detector import config_of_method
+from piza_jax.training.towers import TOWERS
 
 # Smaller than the paper's by as much as the detector is; the trainable parts stay below 5% of it.
 SIZES = {"adapter_dim": 16, "lora_rank": 4, "lora_alpha": 8.0, "context_tokens": 8, "condition_dim": 64}
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    values = common.parse_argument(argument, peft="piza_adapter_plus", train="train_s", smoke=False)
+    values = common.parse_argument(argument, peft="piza_adapter_plus", train="train_s", stage="detector", smoke=False)
     if values["peft"] not in select.METHODS:
         raise PizaError(f"peft={values['peft']!r} is none of {', '.join(select.METHODS)}")
     config = _base(values["peft"])
     if values["peft"] == "none":
-        _pretrain(config)
+        _pretrain(config, values["stage"])
     else:
         _fine_tune(config, values["peft"], values["train"])
     return common.smoke(config) if values["smoke"] else config
@@ -37,7 +39,7 @@ def _base(method: str) -> ConfigDict:
     return config
 
 
-def _pretrain(config: ConfigDict) -> None:
+def _pretrain(config: ConfigDict, stage: str) -> None:
     """All of it, on captions of several phrases for each picture with targets of ordinary size."""
     config.peft = "full"
     config.data.update(kind="mini", dataset="sorec_mini_normal", split="train", num_photos=12000)
@@ -48,6 +50,16 @@ def _pretrain(config: ConfigDict) -> None:
     config.train.update(num_steps=3000, log_every=50)
     config.checkpoint.every = 200
     config.evaluation.update(every=400, num_records=256, num_photos=100, split="val")
+    config.train.stage = stage
+    config.loss.cell_weight = 2.0
+    if stage == "towers":
+        config.train.update(batch_size=32, num_steps=500)
+        config.optimizer.rate_factors = ((TOWERS, 1.0), ("", 0.0))
+        # The enhancer starts as a small change to what the towers agree on.
+        config.train.initial_scales = ((r"enhancer/layers/\d+/(text|image)/(attention/out|ffn/layers/1)/kernel", 0.2),)
+        config.evaluation.every = 0
+    else:
+        config.optimizer.rate_factors = ((r"/bert/", 0.1),)
 
 
 def _fine_tune(config: ConfigDict, method: str, split: str) -> None:

@@ -106,7 +106,7 @@ def stages(model: PizaDetector, inputs: Inputs, references: np.ndarray | None = 
         memory, logits, base = detector.score_cells(encoded, token_mask)
         values["query selection, score of every cell"] = jnp.max(logits, axis=-1)
         values["query selection, box of every cell"] = jax.nn.sigmoid(detector.selection_box_head(memory) + base)
-        chosen, boxes, _ = detector.select(encoded, token_mask)
+        chosen, boxes, _, _ = detector.select(encoded, token_mask)
         values["query selection, scores in order"] = jnp.max(chosen, axis=-1)
         values["query selection, boxes in order"] = boxes
         content = detector.query_embedding.embedding[...]

@@ -18,7 +18,7 @@ from piza_jax.models.pyramid import Pyramid, build_pyramid, proposals
 from piza_jax.models.swin import Swin
 from piza_jax.models.text import TextFeatures, text_inputs
 
-__all__ = ["Detections", "DetectorConfig", "Encoded", "GroundingDino"]
+__all__ = ["Cells", "Detections", "DetectorConfig", "Encoded", "GroundingDino"]
 
 
 class Encoded(NamedTuple):
@@ -27,6 +27,14 @@ class Encoded(NamedTuple):
     memory: jax.Array  # [B, N, D]
     text: jax.Array  # [B, L, D]
     pyramid: Pyramid
+
+
+class Cells(NamedTuple):
+    """What query selection chooses from: every cell of every level."""
+
+    logits: jax.Array  # float32 [B, N, L]
+    centres: jax.Array  # float32 [B, N, 2], (x, y) in 0..1 of the valid content
+    usable: jax.Array  # bool [B, N]
 
 
 class Detections(NamedTuple):
@@ -38,6 +46,7 @@ class Detections(NamedTuple):
     selected_boxes: jax.Array  # float32 [B, Q, 4]
     denoising_logits: jax.Array | None = None  # float32 [layers, B, N, L]
     denoising_boxes: jax.Array | None = None  # float32 [layers, B, N, 4]
+    cells: Cells | None = None
 
 
 class GroundingDino(nnx.Module):
@@ -123,21 +132,23 @@ class GroundingDino(nnx.Module):
         safe = jnp.where(usable[..., None], boxes_cxcywh, 0.5)
         return memory, logits, jnp.where(usable[..., None], jnp.log(safe / (1.0 - safe)), jnp.inf)
 
-    def select(self, encoded: Encoded, token_mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def select(self, encoded: Encoded, token_mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, Cells]:
         """Language-guided query selection: the cells whose best token scores highest.
 
         Returns:
-            Logits [B, Q, L], boxes cxcywh [B, Q, 4] in 0..1, and the same boxes before the sigmoid.
+            Logits [B, Q, L], boxes cxcywh [B, Q, 4] in 0..1, the same boxes before the sigmoid, and all cells.
         """
         memory, logits, base = self.score_cells(encoded, token_mask)
         _, index = jax.lax.top_k(jnp.max(logits, axis=-1), self.config.queries)
         chosen = jnp.take_along_axis(memory, index[..., None], axis=1)
         unact = self.selection_box_head(chosen.astype(jnp.float32)) + jnp.take_along_axis(base, index[..., None], 1)
-        return jnp.take_along_axis(logits, index[..., None], axis=1), jax.nn.sigmoid(unact), unact
+        centres, usable = proposals(encoded.pyramid)
+        cells = Cells(logits, centres[..., :2], usable)
+        return jnp.take_along_axis(logits, index[..., None], axis=1), jax.nn.sigmoid(unact), unact, cells
 
     def decode(self, encoded: Encoded, text: TextFeatures, denoising: Denoising | None = None) -> Detections:
         """Query selection and decoder, with denoising queries in front of the selected ones where given."""
-        selected_logits, selected_boxes, unact = self.select(encoded, text.token_mask)
+        selected_logits, selected_boxes, unact, cells = self.select(encoded, text.token_mask)
         batch = unact.shape[0]
         query = jnp.broadcast_to(self.query_embedding.embedding[...], (batch, *self.query_embedding.embedding.shape))
         unact = jax.lax.stop_gradient(unact)
@@ -162,6 +173,7 @@ class GroundingDino(nnx.Module):
             selected_boxes,
             out.logits[:, :, :extra] if extra else None,
             out.boxes[:, :, :extra] if extra else None,
+            cells,
         )
 
     def __call__(

@@ -121,9 +121,11 @@ class _Run:
         return step, TrainState(counter, trainable, optimizer), frozen
 
     def _initialise(self) -> tuple[TrainState, dict[str, jax.Array]]:
-        def parameters() -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-            _, trainable, frozen = self.task.split(self.task.make_model())
-            return flatten_state(trainable), flatten_state(frozen)
+        scales = self.config.train.get("initial_scales", ())
+
+        def parameters() -> tuple[dict[str, jax.Array], ...]:
+            parts = [flatten_state(state) for state in self.task.split(self.task.make_model())[1:]]
+            return tuple({name: x * optim.first_factor(scales, name) for name, x in part.items()} for part in parts)
 
         shardings = self.state_shardings.trainable, self.frozen_shardings
         trainable, frozen = sharding.initialise(parameters, shardings)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from piza_jax.models.grounding_dino import Detections
+from piza_jax.errors import PizaError
+from piza_jax.models.grounding_dino import Cells, Detections
 from piza_jax.ops.boxes import cxcywh_to_xyxy, iou_and_giou
 from piza_jax.ops.matching import match, matching_cost
 from piza_jax.piza.history import HistoryReading
@@ -19,7 +20,9 @@ class LossConfig:
     """Weights of the detection losses, and of the same terms in the cost that matches queries to targets.
 
     The defaults are the released recipe. A run from scratch on little data is better off with ``class_cost`` 0: at
-    first the class cost hands every target to whatever query happened to score best, wherever it looks.
+    first the class cost hands every target to whatever query happened to score best, wherever it looks. It also gains
+    by ``cell_weight``, which the release does not have: every cell of the encoder inside a target says what it lies in,
+    where matching asks a single one.
     """
 
     class_weight: float = 1.0
@@ -28,6 +31,7 @@ class LossConfig:
     class_cost: float = 2.0
     l1_cost: float = 5.0
     giou_cost: float = 2.0
+    cell_weight: float = 0.0
 
 
 PAPER_WEIGHTS = LossConfig()
@@ -113,6 +117,20 @@ def _denoising_losses(
     return focal, l1, giou
 
 
+def cell_loss(
+    cells: Cells, target_cxcywh: jax.Array, target_valid: jax.Array, positive: jax.Array, token_mask: jax.Array
+) -> jax.Array:
+    """Focal loss of all cells over the number of those in a target; of several targets a cell lies in the smallest."""
+    away = jnp.abs(cells.centres[:, :, None] - target_cxcywh[:, None, :, :2])  # [B, N, G, 2]
+    inside = jnp.all(away < 0.5 * target_cxcywh[:, None, :, 2:], axis=-1) & target_valid[:, None]
+    area = jnp.where(inside, (target_cxcywh[..., 2] * target_cxcywh[..., 3])[:, None], jnp.inf)
+    nearest = jax.nn.one_hot(jnp.argmin(area, axis=-1), target_valid.shape[1]) * inside
+    usable = cells.usable & jnp.any(target_valid, axis=1)[:, None]
+    labels = jnp.einsum("bng,bgl->bnl", nearest, positive)
+    keep = usable[..., None] & token_mask[:, None]
+    return _focal(cells.logits, labels, keep) / jnp.maximum(jnp.sum(jnp.any(inside, axis=-1) & usable), 1)
+
+
 def detection_losses(
     detections: Detections,
     target_cxcywh: jax.Array,
@@ -159,6 +177,10 @@ def detection_losses(
             noisy = detections.denoising_logits[index], detections.denoising_boxes[index]
             add(prefix, "dn_", _denoising_losses(*noisy, *targets), total * groups)
     add("", "enc_", _matched_losses(detections.selected_logits, detections.selected_boxes, *targets, config), total)
+    if config.cell_weight:
+        if detections.cells is None:
+            raise PizaError("loss.cell_weight needs the scores of all cells, which these detections do not carry")
+        losses["cell_loss_cls"] = config.cell_weight * cell_loss(detections.cells, *targets[:4])
     return losses
 
 

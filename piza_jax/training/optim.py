@@ -94,7 +94,7 @@ def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.G
 
     def scale_by_name(updates: Mapping[str, jax.Array], params: object) -> dict[str, jax.Array]:
         del params
-        return {name: update * _rate_factor(config, name) for name, update in updates.items()}
+        return {name: update * first_factor(config.rate_factors, name) for name, update in updates.items()}
 
     steps = [
         optax.scale_by_adam(config.b1, config.b2, config.eps),
@@ -112,5 +112,6 @@ def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.G
     return optax.MultiSteps(chained, config.accumulate).gradient_transformation()
 
 
-def _rate_factor(config: OptimizerConfig, name: str) -> float:
-    return next((factor for rule, factor in config.rate_factors if re.search(rule, name)), 1.0)
+def first_factor(rules: Iterable[tuple[str, float]], name: str) -> float:
+    """The factor of the first rule whose regular expression is found in a parameter's name, or 1."""
+    return next((factor for rule, factor in rules if re.search(rule, name)), 1.0)

@@ -38,6 +38,7 @@ from piza_jax.training.loop import FitResult, Task, fit
 from piza_jax.training.losses import LossConfig
 from piza_jax.training.objective import compute_caption_losses, compute_losses
 from piza_jax.training.reporting import is_first
+from piza_jax.training.towers import compute_tower_losses
 
 TOKENIZER = "tokenizer.json"
 TRAINED_TOKENIZER_RECORDS = 5000  # above it, reading every record and photo only for its words would take too long
@@ -46,6 +47,7 @@ _GIVE_TOKENIZER = (
     "(bert-base-uncased for released weights)"
 )
 KINDS = ("tfds", "files", "mini", "scenes")
+STAGES = ("detector", "towers")
 
 Evaluate = Callable[[PizaDetector, int], Mapping[str, float]]
 
@@ -92,15 +94,23 @@ def build_task(config: ConfigDict, workdir: str | os.PathLike[str], evaluate: Ev
     return Task(
         make_model=lambda: PizaDetector(model_config, rngs=make_keys(config.seed)),
         split=partial(select.split, method=config.peft),
-        loss=partial(
-            compute_caption_losses if config.data.get("captions") else compute_losses,
-            config=LossConfig(**config.loss.to_dict()),
-        ),
+        loss=partial(_objective(config), config=LossConfig(**config.loss.to_dict())),
         dataset=batches,
         steps_per_epoch=len(source) / config.train.batch_size,
         pretrained=partial(pretrained_parameters, config.pretrained, model_config) if config.pretrained else None,
         evaluate=evaluate,
     )
+
+
+def _objective(config: ConfigDict) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
+    stage, captions = config.train.get("stage", "detector"), bool(config.data.get("captions"))
+    if stage not in STAGES:
+        raise PizaError(f"train.stage={stage!r} is none of {', '.join(STAGES)}")
+    if stage == "towers" and not captions:
+        raise PizaError("train.stage='towers' learns from captions; give data.captions, as configs/mini.py does")
+    if stage == "towers":
+        return compute_tower_losses
+    return compute_caption_losses if captions else compute_losses
 
 
 def make_evaluate(config: ConfigDict, source: Source, tokenizer: Tokenizer) -> Evaluate:
