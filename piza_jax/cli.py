@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import piza_jax
-from piza_jax import cli_data
+from piza_jax import cli_data, cli_tune
 from piza_jax.errors import PizaError
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _score_file(options: argparse.Namespace) -> None:
         "curve",
         "method",
     )
-    needless += ("training_free", "single_pass", *_ZOOM_OPTIONS, *(() if options.report else ("images",)))
+    needless += ("zoom", "training_free", "single_pass", *_ZOOM_OPTIONS, *(() if options.report else ("images",)))
     given = [name for name in needless if getattr(options, name)]
     if given:
         raise PizaError(f"--predictions needs no model and no photos; leave out --{given[0]}")
@@ -324,7 +324,8 @@ def _no_rest(rest: Sequence[str], command: str) -> None:
 
 def _grounder(options: argparse.Namespace, method: str | None, model: "Loaded | None" = None) -> "piza_jax.Grounder":
     """The model of the options, or one that is open already, looking in the way of the options or of a method."""
-    given = {name: getattr(options, name) for name in _ZOOM_OPTIONS if getattr(options, name) is not None}
+    given = cli_tune.options_of(options.zoom) if options.zoom else {}
+    given |= {name: getattr(options, name) for name in _ZOOM_OPTIONS if getattr(options, name) is not None}
     size = {"batch_size": options.batch_size} if "batch_size" in options else {}
     source = {"base": options.base, "tokenizer": options.tokenizer}
     way = {"training_free": True if options.training_free else None, "single_pass": options.single_pass}
@@ -359,6 +360,7 @@ def _add_model(command: argparse.ArgumentParser, required: bool = True) -> None:
 
 
 def _add_zoom(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--zoom", help="options below from a file of piza tune; those given here come first")
     command.add_argument("--max_steps", type=int, help="most zoom steps (default: as trained)")
     command.add_argument("--stop_threshold", type=float, help="stop probability that ends a zoom (default 0.95)")
     command.add_argument("--beam", type=int, help="paths to follow at once (default 1: the best box only)")
@@ -420,6 +422,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_evaluate)
 
     cli_data.add_commands(commands, _SOURCES)
+    cli_tune.add_command(commands, _add_model, _sources)
 
     convert = commands.add_parser("convert", help="weights of any source to an export of piza or to transformers")
     convert.add_argument("source", help=_SOURCES)
