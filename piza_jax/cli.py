@@ -447,5 +447,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-if __name__ == "__main__":
+def program() -> None:
+    """The command line as a program of its own, which keeps what it compiles for its next start."""
+    from piza_jax import compile_cache
+
+    compile_cache.enable()
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    program()
