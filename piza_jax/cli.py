@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import piza_jax
-from piza_jax import cli_data, cli_demo
+from piza_jax import cli_data, cli_demo, cli_examples
 from piza_jax.errors import PizaError
 
 if TYPE_CHECKING:
@@ -443,12 +443,15 @@ def _parser() -> argparse.ArgumentParser:
     convert.set_defaults(run=_convert)
 
     commands.add_parser("version", help="print the version").set_defaults(run=_version)
+    cli_examples.add_examples(commands)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a mistake of the user is one line on stderr and exit code 2."""
-    options, rest = _parser().parse_known_args(arguments)
+    parser = _parser()
+    cli_examples.complete(parser)
+    options, rest = parser.parse_known_args(arguments)
     try:
         return options.run(options, rest) or 0
     except PizaError as error:
