@@ -72,8 +72,8 @@ def build(service: Service, examples: Sequence[Example]) -> gr.Blocks:
                     elem_id="sentence",
                 )
                 with gr.Row():
-                    steps = gr.Slider(1, MOST_STEPS, value=5, step=1, label="Zoom steps, at most", elem_id="steps")
-                    beam = gr.Slider(1, MOST_BEAMS, value=1, step=1, label="Beam (paths)", elem_id="beam")
+                    steps = gr.Slider(1, MOST_STEPS, value=5, step=1, label="Most steps", elem_id="steps")
+                    beam = gr.Slider(1, MOST_BEAMS, value=1, step=1, label="Beam", elem_id="beam")
                 model = gr.Dropdown(names, value=names[0], label="Model", visible=len(names) > 1, elem_id="model")
                 button = gr.Button("Find it", variant="primary", elem_id="find")
             with gr.Column(scale=7, min_width=380):
