@@ -1,4 +1,4 @@
-"""The ``piza`` command: train, ground, detect, evaluate, data, doctor, convert, version."""
+"""The ``piza`` command: train, ground, detect, evaluate, data, doctor, demo, convert, version."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import piza_jax
-from piza_jax import cli_data, cli_tune
+from piza_jax import cli_data, cli_demo, cli_examples, cli_tune
 from piza_jax.errors import PizaError
 
 if TYPE_CHECKING:
@@ -32,15 +32,18 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
 
 
 def _ground(options: argparse.Namespace, rest: list[str]) -> None:
-    from piza_jax import draw
+    from piza_jax import draw, draw_steps
 
     _no_rest(rest, "ground")
+    moving = Path(options.save or "").suffix.lower() == ".gif"
     if options.save:
-        draw.check_path(options.save)  # before the work, not after it
+        (draw_steps.check_gif if moving else draw.check_path)(options.save)  # before the work, not after it
     grounder = _grounder(options, options.method)
     photo = grounder.read(options.photo)
     found = grounder.ground(photo, options.expression)
-    if options.save:
+    if moving:
+        draw_steps.save_gif(photo, found, options.save)
+    elif options.save:
         draw.save(draw.film_strip(photo, found), options.save)
     if options.json:
         print(json.dumps(found.to_dict()))
@@ -64,7 +67,8 @@ def _detect(options: argparse.Namespace, rest: list[str]) -> None:
     _no_rest(rest, "detect")
     if options.save:
         draw.check_path(options.save)
-    grounder = piza_jax.load(options.checkpoint, base=options.base, tokenizer=options.tokenizer)
+    source = {"base": options.base, "tokenizer": options.tokenizer}
+    grounder = piza_jax.load(options.checkpoint, **source, orientation=options.orientation)
     photo = grounder.read(options.photo)
     found = grounder.detect(
         photo,
@@ -326,7 +330,7 @@ def _grounder(options: argparse.Namespace, method: str | None, model: "Loaded | 
     """The model of the options, or one that is open already, looking in the way of the options or of a method."""
     given = cli_tune.options_of(options.zoom) if options.zoom else {}
     given |= {name: getattr(options, name) for name in _ZOOM_OPTIONS if getattr(options, name) is not None}
-    size = {"batch_size": options.batch_size} if "batch_size" in options else {}
+    size = {name: getattr(options, name) for name in ("batch_size", "orientation") if name in options}
     source = {"base": options.base, "tokenizer": options.tokenizer}
     way = {"training_free": True if options.training_free else None, "single_pass": options.single_pass}
     return piza_jax.load(model or options.checkpoint, method=method, **source, **way, **size, **given)
@@ -372,6 +376,11 @@ def _add_zoom(command: argparse.ArgumentParser) -> None:
     command.add_argument("--single_pass", action="store_true", help="look once at the whole photo instead of zooming")
 
 
+def _add_orientation(command: argparse.ArgumentParser) -> None:
+    turned = "pixels in which boxes count: as stored, as in most data sets (default), or as the EXIF tag turns them"
+    command.add_argument("--orientation", choices=("stored", "upright"), default="stored", help=turned)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="piza", description="Find tiny things in huge photos from a sentence.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -386,7 +395,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(ground)
     _add_zoom(ground)
     ground.add_argument("--method", help=_METHODS)
-    ground.add_argument("--save", help="draw the zoom steps into this .png, .jpg or .webp")
+    ground.add_argument("--save", help="draw the zoom steps into this .png, .jpg or .webp, or the zoom as a .gif")
+    _add_orientation(ground)
     ground.set_defaults(run=_ground)
 
     detect = commands.add_parser("detect", help="print every box that phrases name, in a single pass")
@@ -397,6 +407,7 @@ def _parser() -> argparse.ArgumentParser:
     detect.add_argument("--text_threshold", type=float, default=0.25, help="least score of a word in a label")
     detect.add_argument("--max_detections", type=int, help="keep only so many, the best (default: all)")
     detect.add_argument("--save", help="draw the boxes into this .png, .jpg or .webp")
+    _add_orientation(detect)
     detect.set_defaults(run=_detect)
 
     evaluate = commands.add_parser("evaluate", help="mAcc, Acc50, Acc75, IoU and steps, by split and target size")
@@ -423,6 +434,7 @@ def _parser() -> argparse.ArgumentParser:
 
     cli_data.add_commands(commands, _SOURCES)
     cli_tune.add_command(commands, _add_model, _sources)
+    cli_demo.add_command(commands, _SOURCES)
 
     convert = commands.add_parser("convert", help="weights of any source to an export of piza or to transformers")
     convert.add_argument("source", help=_SOURCES)
@@ -434,12 +446,15 @@ def _parser() -> argparse.ArgumentParser:
     convert.set_defaults(run=_convert)
 
     commands.add_parser("version", help="print the version").set_defaults(run=_version)
+    cli_examples.add_examples(commands)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a mistake of the user is one line on stderr and exit code 2."""
-    options, rest = _parser().parse_known_args(arguments)
+    parser = _parser()
+    cli_examples.complete(parser)
+    options, rest = parser.parse_known_args(arguments)
     try:
         return options.run(options, rest) or 0
     except PizaError as error:

@@ -18,6 +18,8 @@ from piza_jax.piza.grounding import Box, Grounding
 FOUND, TARGET = (213, 94, 0), (86, 180, 233)  # vermilion and sky blue of Okabe and Ito: apart for every kind of sight
 _PAPER, _GROUND, _INK, _FAINT, _HALO = (255, 255, 255), (236, 236, 236), (20, 20, 20), (85, 85, 85), (0, 0, 0)
 
+Colour = tuple[int, int, int]
+
 LEAST_HEIGHT = 80
 _FRAMES_IN_ROW = 4  # a longer row is shrunk so much on a screen that its captions cannot be read
 _ASPECTS = (0.62, 2.2)  # narrowest and widest frame; the captions need room, and a very wide photo gets paper around it
@@ -25,11 +27,21 @@ _CONTEXT = 2.5  # side of the last frame in longest sides of the box
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
+# Okabe and Ito's; the last step always has FOUND.
+_STEPS = ((86, 180, 233), (240, 228, 66), (0, 158, 115), (204, 121, 167), (230, 159, 0))
+
+
 class _Frame(NamedTuple):
     crop: Box  # xyxy photo pixels
     box: Box | None
     heading: str
     lines: tuple[str, ...]
+    colour: Colour = FOUND
+
+
+def step_colours(count: int) -> list[Colour]:
+    """Colours (RGB, 0..255) of the steps of a zoom, in order; the last one is that of all final boxes."""
+    return [*(_STEPS[number % len(_STEPS)] for number in range(count - 1)), FOUND][:count]
 
 
 def film_strip(
@@ -38,6 +50,7 @@ def film_strip(
     *,
     height: int = 320,
     target_xyxy: Sequence[float] | None = None,
+    coloured: bool = False,
 ) -> Image.Image:
     """Draw a zoom: the whole photo, each crop with the box found in it, and the surroundings of the final box.
 
@@ -49,6 +62,7 @@ def film_strip(
         grounding: what was found in it.
         height: of a frame without its caption, pixels.
         target_xyxy: the true box in photo pixels, if it is known.
+        coloured: the box of each step in its colour of ``step_colours`` instead of one colour for all.
 
     Returns:
         An RGB image.
@@ -64,6 +78,9 @@ def film_strip(
     for box in (*crops_and_boxes, grounding.box, *([] if target is None else [target])):
         _check(box, image.size)
     frames = _frames(grounding, image.size, target)
+    if coloured:
+        colours = [FOUND] * (len(frames) - len(grounding.steps) - 1) + step_colours(len(grounding.steps)) + [FOUND]
+        frames = [frame._replace(colour=colour) for frame, colour in zip(frames, colours, strict=True)]
     small, bold = _font(max(height // 20, 12)), _font(max(height // 17, 13))
     gap = max(height // 20, 8)
     views = [_view(image, frame, target, height) for frame in frames]
@@ -190,7 +207,7 @@ def _view(image: Image.Image, frame: _Frame, target: Box | None, height: int) ->
         if box is not None and box[2] > x0 and box[0] < x1 and box[3] > y0 and box[1] < y1:
             scale = shown_width / (x1 - x0), shown_height / (y1 - y0)
             placed = [(side - low) * s for side, low, s in zip(box, (x0, y0) * 2, scale * 2, strict=True)]
-            _rectangle(pen, placed, view.size, stroke, dashed)
+            _rectangle(pen, placed, view.size, stroke, dashed, frame.colour)
     width = max(shown_width, round(height * _ASPECTS[0]))
     place = Image.new("RGB", (width, height), _GROUND)
     place.paste(view, ((width - shown_width) // 2, (height - shown_height) // 2))
@@ -217,7 +234,12 @@ def _with_captions(
 
 
 def _rectangle(
-    pen: ImageDraw.ImageDraw, box: Sequence[float], size: tuple[int, int], stroke: int, dashed: bool
+    pen: ImageDraw.ImageDraw,
+    box: Sequence[float],
+    size: tuple[int, int],
+    stroke: int,
+    dashed: bool,
+    colour: Colour = FOUND,
 ) -> None:
     """A box around what it holds, dark on both sides of its colour so that it shows on any ground."""
     least, edges = 4 * stroke, [0, 0, 0, 0]
@@ -230,7 +252,7 @@ def _rectangle(
     if not dashed:
         outer = (edges[0] - 1, edges[1] - 1, edges[2] + 1, edges[3] + 1)
         pen.rectangle(outer, outline=_HALO, width=stroke + 2)
-        pen.rectangle(edges, outline=FOUND, width=stroke)
+        pen.rectangle(edges, outline=colour, width=stroke)
         return
     x0, y0, x1, y1 = edges
     bars = [(start, y, end, y + stroke - 1) for start, end in _dashes(x0, x1, stroke) for y in (y0, y1 - stroke + 1)]

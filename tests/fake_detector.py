@@ -110,10 +110,10 @@ class Config:
     history: bool = True
 
 
-def loaded(**zoom) -> Loaded:
+def loaded(kind=FiniteDetector, margin=0.0, **zoom) -> Loaded:
     """A detector with its tokenizer, as a checkpoint gives them."""
     tokenizer = make_tokenizer()
-    model = FiniteDetector(tuple(int(tokenizer.encode(colour, 8)[0][1]) for colour in COLOURS), margin=0.0)
+    model = kind(tuple(int(tokenizer.encode(colour, 8)[0][1]) for colour in COLOURS), margin=margin)
     model.config = Config()
     return Loaded(model, tokenizer, max_tokens=8, zoom=zoom, method="piza")
 

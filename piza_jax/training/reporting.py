@@ -1,5 +1,6 @@
 """What a run tells: devices and parameters at the start, then bar, lines and metric files (first process only)."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from piza_jax.training.curves import save_charts
 from piza_jax.training.throughput import StepCost, Throughput
 from piza_jax.training.writer import MetricsWriter, read_metrics
 
@@ -51,7 +53,7 @@ class Reporter:
 
     def __init__(self, workdir: Path, start: int, num_steps: int, config: ConfigDict):
         first = is_first()
-        self._writer = MetricsWriter(workdir, start) if first else None
+        self._workdir, self._writer = workdir, MetricsWriter(workdir, start) if first else None
         # disable=None: no bar where the output is not a terminal.
         self._bar = tqdm(total=num_steps, initial=start, unit="step", disable=None if first else True)
         self._batch_size = config.train.batch_size
@@ -101,6 +103,8 @@ class Reporter:
         self._bar.close()
         if self._writer:
             self._writer.close()
+            with contextlib.suppress(OSError):  # a full disk: the run itself has said so, or is done
+                save_charts(self._workdir)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The documentation's figures and examples; the pages themselves are beside."""

@@ -1,0 +1,46 @@
+"""The notebooks run from top to bottom at smoke size, and are committed with their outputs."""
+
+import nbformat
+import pytest
+
+from colab.execute import ROOT, execute
+
+NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
+BARE = {"ground"}  # its pictures wait for the weights that ship: a model of four steps has nothing to show
+
+
+def outputs(notebook, kind):
+    return [
+        output
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if kind in output.get("data", {}) or output.output_type == kind
+    ]
+
+
+def test_there_are_three():
+    assert [path.stem for path in NOTEBOOKS] == ["fine_tune", "ground", "own_data"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_outputs_are_committed(path):
+    if path.stem in BARE:
+        pytest.skip("committed without outputs until there are weights to show")
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert outputs(notebook, "image/png")
+    assert not outputs(notebook, "error")
+    assert path.stat().st_size < 4e6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs_from_top_to_bottom(path, monkeypatch, tmp_path):
+    monkeypatch.setenv("PIZA_SMOKE", "1")
+    monkeypatch.setenv("PIZA_PLACE", str(tmp_path))
+    monkeypatch.setenv("XLA_FLAGS", "")
+    notebook = execute(path, timeout_s=600)
+    assert len(outputs(notebook, "image/png")) >= 2
+    assert not outputs(notebook, "error")
