@@ -1,4 +1,4 @@
-"""The ``piza`` command: train, ground, detect, evaluate, data, doctor, convert, version."""
+"""The ``piza`` command: train, plan, ground, detect, evaluate, data, doctor, convert, version."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import piza_jax
-from piza_jax import cli_data
+from piza_jax import cli_data, cli_plan
 from piza_jax.errors import PizaError
 
 if TYPE_CHECKING:
@@ -377,6 +377,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--config", required=True, help="FILE.py[:arg]; single settings as --config.key=value")
     train.add_argument("--workdir", required=True, help="checkpoints, metrics and the tokenizer go here")
     train.set_defaults(run=_train)
+
+    cli_plan.add_command(commands)
 
     ground = commands.add_parser("ground", help="zoom into a photo and print the box")
     ground.add_argument("photo")

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from piza_jax.models.layers import Attention, layer_norm, linear
+from piza_jax.models.layers import Attention, layer_norm, linear, rematerialised
 
 _EPSILON = 1e-12
 
@@ -49,7 +49,7 @@ class Bert(nnx.Module):
     last layer.
     """
 
-    def __init__(self, config, *, dtype: jnp.dtype, remat: bool, rngs: nnx.Rngs):
+    def __init__(self, config, *, dtype: jnp.dtype, remat: str, rngs: nnx.Rngs):
         """``config`` is a ``BertConfig`` (models/config.py)."""
         self.remat = remat
         self.context: TokenContext | None = nnx.data(None)
@@ -76,7 +76,7 @@ class Bert(nnx.Module):
             bias = column_bias.astype(words.dtype)[None, None, None]
         x = words + self.position_embeddings(position_ids)
         x = self.embedding_norm(x + self.type_embeddings(jnp.zeros_like(position_ids)))
-        run = nnx.remat(BertLayer.__call__) if self.remat else BertLayer.__call__
+        run = rematerialised(BertLayer.__call__, self.remat)
         for layer in self.layers:
             x = run(layer, x, mask[:, None], bias)
         return x if self.context is None else self.context.remove(x)

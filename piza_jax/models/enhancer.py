@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from piza_jax.models.config import DetectorConfig
-from piza_jax.models.layers import MLP, Attention, DeformableAttention, layer_norm, linear
+from piza_jax.models.layers import MLP, Attention, DeformableAttention, layer_norm, linear, rematerialised
 from piza_jax.models.pyramid import Pyramid
 from piza_jax.ops.encodings import sine_encoding
 
@@ -174,9 +174,7 @@ class Enhancer(nnx.Module):
             Enhanced image [B, N, D] and text [B, L, D].
         """
         text_position = sine_encoding(position_ids, self.dim).astype(text.dtype)
-        run = EnhancerLayer.__call__
-        if self.remat:
-            run = nnx.remat(run)
+        run = rematerialised(EnhancerLayer.__call__, self.remat)
         for layer in self.layers:
             image, text = run(layer, image, text, pyramid, text_position, token_mask, self_mask, condition)
         return image, text

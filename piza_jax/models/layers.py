@@ -1,12 +1,22 @@
 """Building blocks that the detector's parts share. Parameters are float32; ``dtype`` is the compute type."""
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from piza_jax.ops.deformable import deformable_attention
+
+
+def rematerialised(call: Callable[..., Any], remat: str) -> Callable[..., Any]:
+    """A layer's unbound ``__call__`` with what DetectorConfig.remat says left out of memory until its backward pass."""
+    if remat == "none":
+        return call
+    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+    return nnx.remat(call, policy=policy)
 
 
 def linear(inputs: int, outputs: int, *, dtype: jnp.dtype, rngs: nnx.Rngs, bias: bool = True) -> nnx.Linear:

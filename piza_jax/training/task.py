@@ -34,9 +34,10 @@ from piza_jax.piza.detector import PizaConfig, PizaDetector, config_from_dict
 from piza_jax.piza.grounding import Grounder
 from piza_jax.piza.zoom import zoom_config_of
 from piza_jax.training import checkpoint
-from piza_jax.training.loop import FitResult, Task, fit
+from piza_jax.training.loop import FitResult, fit
 from piza_jax.training.losses import LossConfig
 from piza_jax.training.objective import compute_caption_losses, compute_losses
+from piza_jax.training.program import Task
 from piza_jax.training.reporting import is_first
 
 TOKENIZER = "tokenizer.json"
@@ -90,17 +91,22 @@ def build_task(config: ConfigDict, workdir: str | os.PathLike[str], evaluate: Ev
         num_workers=config.data.num_workers,
     )
     return Task(
-        make_model=lambda: PizaDetector(model_config, rngs=make_keys(config.seed)),
-        split=partial(select.split, method=config.peft),
-        loss=partial(
-            compute_caption_losses if config.data.get("captions") else compute_losses,
-            config=LossConfig(**config.loss.to_dict()),
-        ),
+        **model_parts(config, model_config),
         dataset=batches,
         steps_per_epoch=len(source) / config.train.batch_size,
         pretrained=partial(pretrained_parameters, config.pretrained, model_config) if config.pretrained else None,
         evaluate=evaluate,
     )
+
+
+def model_parts(config: ConfigDict, model_config: PizaConfig) -> dict[str, Any]:
+    """What a Task knows of the model alone: make_model, split and loss."""
+    compute = compute_caption_losses if config.data.get("captions") else compute_losses
+    return {
+        "make_model": lambda: PizaDetector(model_config, rngs=make_keys(config.seed)),
+        "split": partial(select.split, method=config.peft, freeze=tuple(config.get("freeze", ()))),
+        "loss": partial(compute, config=LossConfig(**config.loss.to_dict())),
+    }
 
 
 def make_evaluate(config: ConfigDict, source: Source, tokenizer: Tokenizer) -> Evaluate:
