@@ -128,6 +128,7 @@ ENTRY %main (p: f32[4]) -> f32[4] {
   %a = f32[4]{0} all-reduce(%p), replica_groups={{0,2,4,6},{1,3,5,7}}, to_apply=%add
   %b = (f32[4]{0}, f32[32]{0}) all-gather-start(%p), replica_groups=[4,2]<=[8], dimensions={0}
   %c = bf16[4]{0} collective-permute(%p), source_target_pairs={{0,1},{1,0}}
+  %e = f32[4]{0} all-reduce(%p), replica_groups=mesh['x'=8] {'x':(4)2}, to_apply=%add
   %d = f32[4]{0} all-reduce(%p), replica_groups={{0},{1},{2},{3},{4},{5},{6},{7}}, to_apply=%add
 }
 """
@@ -136,6 +137,7 @@ ENTRY %main (p: f32[4]) -> f32[4] {
         ("all-reduce", ("data",), 16),
         ("all-gather", ("fsdp",), 128),
         ("collective-permute", ("fsdp",), 8),
+        ("all-reduce", ("fsdp",), 16),
     ]
 
 

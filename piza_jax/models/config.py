@@ -58,6 +58,7 @@ class DetectorConfig:
         dtype: compute type, "float32" or "bfloat16"; parameters, locations and boxes stay float32.
         remat: what the backward pass recomputes: "none"; "layers", all inside a layer, of which only the input is kept;
             "dots", all but the results of matrix products with weights. True and False stand for "layers" and "none".
+        scan_layers: compile a layer of BERT and of the enhancer once, as the body of a loop over the stacked weights.
     """
 
     swin: SwinConfig = field(default_factory=SwinConfig)
@@ -89,6 +90,7 @@ class DetectorConfig:
     delimiter_ids: tuple[int, ...] = (101, 102, 1012, 1029)
     dtype: str = "float32"
     remat: str = "none"
+    scan_layers: bool = False
 
     def __post_init__(self):
         """Take the switch that remat once was for the word that it is now."""

@@ -101,16 +101,26 @@ def _platform() -> str:
     return device.platform if device is not None else jax.default_backend()
 
 
-def _sharded_axes(batch: int, heads: int) -> tuple[tuple[str, ...], str | None]:
-    """Mesh axes in force that the batch is spread over, or none, and the one that the heads are, or None."""
+def sharded_axes(batch: int) -> tuple[str, ...]:
+    """Mesh axes in force that a batch of that size is spread over, or none."""
+    sizes = _automatic_axes()
+    axes = tuple(name for name in BATCH_AXES if name in sizes)
+    size = math.prod(sizes[name] for name in axes)
+    return axes if size > 1 and batch % size == 0 else ()
+
+
+def _head_axis(heads: int) -> str | None:
+    """Mesh axis in force that so many heads are spread over, or None."""
+    size = _automatic_axes().get(HEAD_AXIS, 1)
+    return HEAD_AXIS if size > 1 and heads % size == 0 else None
+
+
+def _automatic_axes() -> dict[str, int]:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
-        return (), None
-    automatic = {n for n, t in zip(mesh.axis_names, mesh.axis_types, strict=True) if t == jax.sharding.AxisType.Auto}
-    axes = tuple(name for name in BATCH_AXES if name in automatic)
-    size = math.prod(mesh.shape[name] for name in axes)
-    apart = mesh.shape[HEAD_AXIS] if HEAD_AXIS in automatic else 1
-    return axes if size > 1 and batch % size == 0 else (), HEAD_AXIS if apart > 1 and heads % apart == 0 else None
+        return {}
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return {name: mesh.shape[name] for name, kind in kinds if kind == jax.sharding.AxisType.Auto}
 
 
 def deformable_attention(
@@ -139,7 +149,7 @@ def deformable_attention(
     if lanes is None:
         lanes = _platform() == "tpu"
     run = partial(_sample_local, shapes_hw=tuple((int(h), int(w)) for h, w in shapes_hw), lanes=lanes)
-    axes, head_axis = _sharded_axes(values.shape[0], values.shape[2])
+    axes, head_axis = sharded_axes(values.shape[0]), _head_axis(values.shape[2])
     if axes or head_axis:
         spec = PartitionSpec(axes, None, head_axis)
         run = jax.shard_map(run, in_specs=(spec, spec, spec), out_specs=spec, check_vma=False)

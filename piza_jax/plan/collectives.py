@@ -16,6 +16,7 @@ _HEAD = re.compile(r"^(ENTRY\s+)?%?([\w.\-]+)\s*\(.*->.*\{\s*$")
 _OPERATION = re.compile(rf"=\s*(.+?)\s(?:{'|'.join(KINDS)})(?:-start)?\(")
 _KIND = re.compile(rf"\s({'|'.join(KINDS)})(-start)?\(")
 _SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
+_AXIS = re.compile(r"'([^']+)'(?::\((\d+)\)(\d+))?")
 _TRIPS = re.compile(r'known_trip_count"?:\s*\{"?n"?:\s*"?(\d+)')
 _CALLED = re.compile(
     r"(?:to_apply|calls|body|condition|branch_computations|called_computations)=(\{[^}]*\}|%?[\w.\-]+)"
@@ -86,7 +87,8 @@ def read_collectives(text: str, mesh: Mesh) -> list[Collective]:
 
 
 def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
-    name, lines = None, []
+    name: str | None = None
+    lines: list[str] = []
     for line in text.splitlines():
         head = _HEAD.match(line)
         if head and not line.startswith(" "):
@@ -136,11 +138,13 @@ def _size(shape: str) -> int:
 
 def _groups(line: str, devices: int, kind: str) -> np.ndarray:
     """Groups of devices as rows of positions in the mesh, [groups, devices of one]."""
+    named = re.search(r"replica_groups=mesh\[([^\]]*)\](?:,\s*device_ids=\((.*?)\))?\s*\{([^}]*)\}", line)
+    if named:
+        return _mesh_groups(*named.groups())
     tiled = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line)
     if tiled:
-        shape, source, order = ([int(n) for n in part.split(",")] if part else [] for part in tiled.groups())
-        numbers = np.arange(math.prod(source)).reshape(source)
-        return (numbers.transpose(order) if order else numbers).reshape(shape)
+        shape, source, order = tiled.groups()
+        return _iota(source, order).reshape(_numbers(shape))
     if kind == "collective-permute":
         pairs = re.search(r"source_target_pairs=\{(.*?)\}\}", line)
         return np.array(re.findall(r"\{(\d+),(\d+)", pairs.group(0)), int).reshape(-1, 2) if pairs else np.zeros((0, 2))
@@ -148,6 +152,36 @@ def _groups(line: str, devices: int, kind: str) -> np.ndarray:
     if listed:
         return np.array([[int(n) for n in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", listed.group(1))])
     return np.arange(devices)[None]
+
+
+def _mesh_groups(sizes: str, order: str | None, axes: str) -> np.ndarray:
+    """Groups along axes 'a' or their parts 'a':(devices before it)size, of a mesh 'a'=2,'b'=4 of the compiler's own.
+
+    Its devices are in order, or as [4,2]T(1,0) says: an iota of that shape, transposed; or a list.
+    """
+    wanted = {name: (int(before or 1), int(size or 0)) for name, before, size in _AXIS.findall(axes)}
+    shape: list[int] = []
+    moving = []
+    for name, size in re.findall(r"'([^']+)'=(\d+)", sizes):
+        before, part = wanted.get(name, (1, 1))
+        part = part or int(size)
+        shape += [before, part, int(size) // (before * part)]
+        moving += [len(shape) - 2]
+    devices = np.arange(math.prod(shape))
+    if order:
+        source = re.match(r"\[([\d,]+)\](?:T\(([\d,]+))?", order)
+        devices = _iota(*source.groups()) if source else np.array(_numbers(order))
+    groups = np.moveaxis(devices.reshape(shape), moving, range(-len(moving), 0))
+    return groups.reshape(-1, math.prod(shape[axis] for axis in moving))
+
+
+def _iota(shape: str, order: str | None) -> np.ndarray:
+    numbers = np.arange(math.prod(_numbers(shape))).reshape(_numbers(shape))
+    return numbers.transpose(_numbers(order)) if order else numbers
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", text)]
 
 
 def _axes(groups: np.ndarray, mesh: Mesh) -> tuple[str, ...]:

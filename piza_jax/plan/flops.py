@@ -65,6 +65,6 @@ def _weighted(equation: Any) -> Iterator[tuple[float, Any]]:
     if name == "scan":
         times = params["length"]
     elif name == "shard_map":  # its inside is one device's share
-        times = math.prod(params["mesh"].shape[axis] for axis in params["manual_axes"])
+        times = math.prod(params["mesh"].shape[axis] for axis in params["newly_manual_axes"])
     for jaxpr in inner:
         yield times, jaxpr

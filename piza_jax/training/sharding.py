@@ -87,12 +87,18 @@ def batch_devices(mesh: Mesh | AbstractMesh) -> int:
 
 
 def check_batch(mesh: Mesh, global_batch: int) -> None:
-    """PizaError unless a global batch of that many samples divides evenly over the mesh and the processes."""
+    """PizaError unless that many samples divide evenly over the mesh, and each part of them is fed by one process."""
     parts = batch_devices(mesh)
     if global_batch < 1 or global_batch % parts:
         raise PizaError(
             f"train.batch_size={global_batch} does not divide over the mesh of {mesh.size} devices "
             f"({describe(mesh)}), which splits it in {parts}; use a multiple of {parts}"
+        )
+    owners = np.vectorize(lambda device: device.process_index)(mesh.devices)
+    if (owners != owners[..., :1]).any():
+        raise PizaError(
+            f"mesh.tensor={mesh.shape['tensor']} reaches over several processes, and one process feeds all devices "
+            "that share a sample; lower it until it divides the devices of a process"
         )
 
 
