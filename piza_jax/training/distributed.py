@@ -2,6 +2,8 @@
 
 import contextlib
 import re
+import socket
+import time
 from collections.abc import Iterator
 
 import jax
@@ -42,6 +44,8 @@ def processes(
         raise PizaError(f"a process of several needs {' and '.join(absent)} too; give all three, or none in a cluster")
     if not absent:
         _check(str(coordinator), int(num_processes or 0), int(process_id or 0))
+        if process_id:
+            _wait_for(str(coordinator), int(process_id), connect_timeout_s)
     elif not _in_cluster():
         yield
         return
@@ -78,6 +82,23 @@ def _check(coordinator: str, num_processes: int, process_id: int) -> None:
         raise PizaError(
             f"--process_id={process_id} is not in 0..{num_processes - 1}, with --num_processes={num_processes}"
         )
+
+
+def _wait_for(coordinator: str, process_id: int, timeout_s: float) -> None:
+    """Until process 0 listens. jax itself ends the process without an exception when it does not find it."""
+    host, _, port = coordinator.rpartition(":")
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise PizaError(
+                    f"process {process_id} could not join the others at {coordinator} within {timeout_s:g} s "
+                    f"({error}); check that process 0 runs and that its port is open"
+                ) from error
+            time.sleep(0.2)
 
 
 def _in_cluster() -> bool:
