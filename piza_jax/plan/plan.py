@@ -109,7 +109,7 @@ def make_plan(
         hours = (_hours(step_times.low, batch), _hours(step_times.high, batch))
         if zoom is not None:
             steps = config.search.max_steps
-            zoom_times = estimate(zoom, chip, len(devices), detector, canvas_hw, training=False, calls=steps)
+            zoom_times = estimate(zoom, chip, len(devices), detector, canvas_hw, training=False, views=steps)
     trainable, frozen = program.abstract_state.trainable, program.abstract_frozen
     return Plan(
         topology=topology or "",

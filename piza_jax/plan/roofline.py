@@ -34,9 +34,15 @@ class Times:
 
 
 def estimate(
-    measured: Measured, chip: Chip, devices: int, detector: DetectorConfig, canvas_hw: tuple[int, int], training: bool,
-    calls: int = 1, shares: int | None = None
-) -> Times:  # fmt: skip
+    measured: Measured,
+    chip: Chip,
+    devices: int,
+    detector: DetectorConfig,
+    canvas_hw: tuple[int, int],
+    *,
+    training: bool,
+    views: int = 1,
+) -> Times:
     """Times of a compiled program.
 
     Args:
@@ -46,13 +52,12 @@ def estimate(
         detector: sizes of the model.
         canvas_hw: of a view.
         training: whether there is a backward pass.
-        calls: views of a sample in one call, such as the steps of a zoom.
-        shares: devices that share one deformable attention's batch and heads; all of them by default.
+        views: that one call looks at of each sample: the steps of a zoom.
     """
     compute = measured.flops / devices / chip.flops
     memory = None if measured.traffic is None else measured.traffic / chip.memory_bandwidth
     links = sum(collective.sent_bytes for collective in measured.collectives) / chip.ring_bandwidth
-    samples = measured.batch * calls / (shares or devices)
+    samples = measured.batch * views / devices  # along the tensor axis devices share the heads
     deformable = None
     if chip.deformable_ms is not None:
         units = samples * deformable_units(detector, canvas_hw, training)
