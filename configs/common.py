@@ -47,6 +47,9 @@ def base(model: PizaConfig) -> ConfigDict:
             # Which parameters are trained, a name of piza_jax.peft.select.METHODS: "full", or "adapter_plus", "coop",
             # "lora", "vpt", with or without "piza_" in front; model.adapter has to be that of the method.
             "peft": "piza_adapter_plus",
+            # Regular expressions of parameters that stay frozen all the same; ("detector/(backbone|bert)/",) keeps the
+            # gradient, and with it memory and time, out of the two backbones, whose norms every method trains.
+            "freeze": (),
             # Weights to start from: a folder or file that piza_jax.convert reads; "" starts from random weights.
             "pretrained": "",
             "model": model.to_dict(),
@@ -83,7 +86,9 @@ def base(model: PizaConfig) -> ConfigDict:
                 "initial_scales": (),  # (regular expression, factor on random initial values), the first match counts
             },
             "optimizer": dataclasses.asdict(OptimizerConfig()),
-            "mesh": {"data": -1, "fsdp": 1, "min_shard_size": 2**18},
+            # Devices along each axis, one of them -1 for the rest: the batch is split over data and fsdp, parameters of
+            # at least min_shard_size are stored in shards over fsdp, heads and hidden channels are split over tensor.
+            "mesh": {"data": -1, "fsdp": 1, "tensor": 1, "min_shard_size": 2**18},
             "checkpoint": {"every": 500, "keep": 3},
             "evaluation": {
                 "every": 1000,  # steps between evaluations, one more is at the end; 0: none at all

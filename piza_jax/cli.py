@@ -1,4 +1,4 @@
-"""The ``piza`` command: train, ground, detect, evaluate, data, doctor, demo, convert, version."""
+"""The ``piza`` command: train, plan, ground, detect, evaluate, tune, data, doctor, demo, convert, version."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import piza_jax
-from piza_jax import cli_data, cli_demo, cli_examples, cli_tune
+from piza_jax import cli_data, cli_demo, cli_examples, cli_plan, cli_tune
 from piza_jax.errors import PizaError
 
 if TYPE_CHECKING:
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
 def _train(options: argparse.Namespace, rest: list[str]) -> None:
     from piza_jax.training.config import load_config
+    from piza_jax.training.distributed import processes
     from piza_jax.training.task import train
 
     stray = [word for word in rest if not word.startswith("--config.")]
     if stray:
         raise PizaError(f"unknown argument {stray[0]!r}; settings are given as --config.key=value")
-    train(load_config(options.config, rest), options.workdir)
+    with processes(options.coordinator, options.num_processes, options.process_id):
+        train(load_config(options.config, rest), options.workdir)
 
 
 def _ground(options: argparse.Namespace, rest: list[str]) -> None:
@@ -387,7 +389,12 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train, or go on where the work directory stops")
     train.add_argument("--config", required=True, help="FILE.py[:arg]; single settings as --config.key=value")
     train.add_argument("--workdir", required=True, help="checkpoints, metrics and the tokenizer go here")
+    train.add_argument("--coordinator", help="HOST:PORT of process 0, where no cluster says it; with the next two")
+    train.add_argument("--num_processes", type=int, help="processes of this run")
+    train.add_argument("--process_id", type=int, help="which of them this is, from 0 on")
     train.set_defaults(run=_train)
+
+    cli_plan.add_command(commands)
 
     ground = commands.add_parser("ground", help="zoom into a photo and print the box")
     ground.add_argument("photo")

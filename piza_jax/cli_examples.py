@@ -19,6 +19,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "piza evaluate --checkpoint=OUT --data_dir=DATA --split=val --method=piza --method=sliding:1024:0.2",
         "piza evaluate --predictions=found.jsonl --annotations=val.json",
     ),
+    "tune": (
+        "piza tune --checkpoint=OUT --data_dir=DATA --split=val --output=zoom.json",
+        "piza tune --checkpoint=OUT --data_dir=DATA --beams 1 3 5 --stops 0.95 --backtracks 0 --output=zoom.json",
+    ),
+    "plan": (
+        "piza plan --config=configs/piza_sorec.py:backbone=swin_t,tpu --topology=v5e:16x16 --batch=1024",
+        "piza plan --config=configs/piza_sorec.py:smoke --batch=8",
+    ),
     "data": ("piza data --data_dir=DATA --dataset=own --split=train --preview=sheet.html",),
     "doctor": ("piza doctor", "piza doctor --data_dir=DATA --dataset=sorec_mini --checkpoint=OUT --json"),
     "demo": ("piza demo --checkpoint=OUT", "piza demo --checkpoint=OUT --checkpoint=OTHER --port=8000"),

@@ -11,6 +11,7 @@ import pytest
 from piza_jax.errors import PizaError
 from piza_jax.training import checkpoint, sharding
 from piza_jax.training.loop import fit
+from piza_jax.training.program import Program
 from tests import tiny_task
 
 
@@ -31,13 +32,9 @@ def copy(trained, tmp_path):
 
 def targets(config, data, fsdp, width=16):
     """Abstract trainable and frozen parameters and optimiser state of the tiny task on a mesh."""
-    from piza_jax.training.loop import _Run
-
     devices = jax.devices()[: data * fsdp]
-    mesh = sharding.make_mesh(data, fsdp, devices)
-    run = _Run(tiny_task.make_task(config, width), config, mesh, 6)
-    state = sharding.abstract(run.abstract_state, run.state_shardings)
-    return state, sharding.abstract(run.abstract_frozen, run.frozen_shardings)
+    mesh = sharding.make_mesh(data, fsdp, devices=devices)
+    return Program(tiny_task.make_task(config, width), config, mesh, 6).arguments()
 
 
 def restore(workdir, config, data, fsdp, width=16):

@@ -28,7 +28,7 @@ def test_learns_and_reports(tmp_path, capsys):
     # The rate falls by ten after epoch 8 of 5 steps.
     assert [round(line["learning_rate"], 6) for line in lines] == [3e-2, 3e-2, 3e-2, 3e-2, 3e-3, 3e-3]
     printed = capsys.readouterr().out
-    for part in ("backend cpu: 8 x cpu", "mesh data 8 x fsdp 1", "| layers/0 ", "289 parameters are trained",
+    for part in ("backend cpu: 8 x cpu", "mesh data 8 x fsdp 1 x tensor 1", "| layers/0 ", "289 parameters are trained",
                  "memory a device", "step 60/60"):  # fmt: skip
         assert part in printed
     assert checkpoint.latest_step(tmp_path) == 60

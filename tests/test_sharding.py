@@ -17,22 +17,31 @@ from tests import figures, tiny_detector, tiny_task
 
 
 @pytest.mark.parametrize(
-    ("data", "fsdp", "shape"), [(-1, 1, (8, 1)), (2, -1, (2, 4)), (-1, 4, (2, 4)), (8, 1, (8, 1)), (1, 8, (1, 8))]
+    ("sizes", "shape"),
+    [
+        ((-1, 1), (8, 1, 1)),
+        ((2, -1), (2, 4, 1)),
+        ((-1, 4), (2, 4, 1)),
+        ((1, 8), (1, 8, 1)),
+        ((2, 2, -1), (2, 2, 2)),
+        ((-1, 1, 4), (2, 1, 4)),
+    ],
 )
-def test_mesh_sizes(data, fsdp, shape):
-    mesh = sharding.make_mesh(data, fsdp)
-    assert tuple(mesh.shape[axis] for axis in ("data", "fsdp")) == shape
+def test_mesh_sizes(sizes, shape):
+    mesh = sharding.make_mesh(*sizes)
+    assert dict(mesh.shape) == dict(zip(("data", "fsdp", "tensor"), shape, strict=True))
 
 
-@pytest.mark.parametrize(("data", "fsdp"), [(3, -1), (2, 2), (-1, -1), (0, 8), (16, 1)])
-def test_mesh_that_does_not_fit(data, fsdp):
-    with pytest.raises(PizaError, match=f"mesh.data={data}"):
-        sharding.make_mesh(data, fsdp)
+@pytest.mark.parametrize("sizes", [(3, -1), (2, 2), (-1, -1), (0, 8), (16, 1), (-1, 2, 3), (1, -1, -1)])
+def test_mesh_that_does_not_fit(sizes):
+    with pytest.raises(PizaError, match=f"mesh.data={sizes[0]} x mesh.fsdp={sizes[1]} x mesh.tensor="):
+        sharding.make_mesh(*sizes)
 
 
 def test_batch_that_does_not_divide():
     with pytest.raises(PizaError, match=r"batch_size=12 does not divide over the mesh of 8 .*multiple of 8"):
         sharding.check_batch(sharding.make_mesh(), 12)
+    sharding.check_batch(sharding.make_mesh(2, 2, 2), 12)  # the two devices of a tensor axis share their samples
 
 
 @pytest.mark.parametrize(
@@ -49,14 +58,43 @@ def test_batch_that_does_not_divide():
     ],
 )
 def test_shape_rule(shape, fsdp, spec):
-    assert sharding.parameter_spec(shape, fsdp, min_size=1024) == spec
+    assert sharding.parameter_spec("layer/kernel", shape, {"fsdp": fsdp}, min_size=1024) == spec
 
 
-def run_one_step(devices, data, fsdp):
+@pytest.mark.parametrize(
+    ("name", "shape", "spec"),
+    [
+        ("bert/layers/0/attention/query/kernel", (768, 768), PartitionSpec("fsdp", "tensor")),
+        ("bert/layers/0/attention/query/bias", (768,), PartitionSpec("tensor")),
+        ("bert/layers/0/attention/out/kernel", (768, 768), PartitionSpec("tensor", "fsdp")),
+        ("bert/layers/0/attention/out/bias", (768,), PartitionSpec()),
+        ("decoder/layers/0/ffn/layers/0/kernel", (256, 2048), PartitionSpec("fsdp", "tensor")),
+        ("decoder/layers/0/ffn/layers/1/kernel", (2048, 256), PartitionSpec("tensor", "fsdp")),
+        ("enhancer/layers/0/image/adapter1/down/kernel", (256, 64), PartitionSpec("fsdp", "tensor")),
+        ("backbone/stages/0/blocks/0/up/kernel", (96, 384), PartitionSpec("fsdp", "tensor")),
+        ("backbone/stages/0/blocks/0/attention/out/kernel", (96, 96), PartitionSpec(None, "fsdp")),
+        ("bert/layers/0/attention/query/kernel", (64, 33), PartitionSpec("fsdp")),  # 2 does not divide 33
+    ],
+)
+def test_tensor_rules(name, shape, spec):
+    assert sharding.parameter_spec(name, shape, {"fsdp": 4, "tensor": 2}, min_size=1024) == spec
+
+
+def test_moments_lie_where_their_parameter_lies():
+    mesh = sharding.make_mesh(2, 2, 2)
+    parameters = {"up/kernel": jax.ShapeDtypeStruct((64, 256), jax.numpy.float32)}
+    parameters["bert/layers/0/up/kernel"] = parameters["up/kernel"]
+    optimizer = optim.make_optimizer(optim.OptimizerConfig(), lambda count: 1e-3)
+    placed = sharding.state_shardings(mesh, jax.eval_shape(optimizer.init, parameters), min_size=1024)
+    moments = [leaf.spec for leaf in jax.tree.leaves(placed) if leaf.spec != PartitionSpec()]
+    assert moments == 2 * [PartitionSpec("fsdp", "tensor"), PartitionSpec(None, "fsdp")]
+
+
+def run_one_step(devices, *sizes):
     """Loss, parameters before and after one step of the tiny task, with the shardings of the parameters."""
     config = tiny_task.make_config()
     task = tiny_task.make_task(config, width=32)
-    mesh = sharding.make_mesh(data, fsdp, devices)
+    mesh = sharding.make_mesh(*sizes, devices=devices)
     settings = optim.OptimizerConfig(learning_rate=1e-2)
     optimizer = optim.make_optimizer(settings, optim.make_schedule(settings, 5, 20))
     split = task.split(nnx.eval_shape(task.make_model))
@@ -99,9 +137,9 @@ def test_large_state_is_never_whole_on_a_device():
     assert {shard.data.shape for shard in made["kernel"].addressable_shards} == {(256, 128)}
 
 
-def run_detector_step(devices, data, fsdp, parameters):
+def run_detector_step(devices, sizes, parameters):
     """Scalars, parameters after one step of the real detector and losses, and the compiled program's text."""
-    mesh = sharding.make_mesh(data, fsdp, devices)
+    mesh = sharding.make_mesh(*sizes, devices=devices)
     settings = optim.OptimizerConfig()
     optimizer = optim.make_optimizer(settings, optim.make_schedule(settings, 10, 20))
     split = tiny_detector.split(nnx.eval_shape(tiny_detector.make_model))
@@ -126,14 +164,14 @@ def run_detector_step(devices, data, fsdp, parameters):
 @pytest.fixture(scope="module")
 def detector_on_one_device():
     parameters = tiny_detector.parameters()
-    return parameters, run_detector_step(jax.devices()[:1], 1, 1, parameters)
+    return parameters, run_detector_step(jax.devices()[:1], (1, 1), parameters)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("data", "fsdp"), [(8, 1), (2, 4)])
-def test_detector_step_on_eight_devices_equals_one(detector_on_one_device, data, fsdp):
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 4, 1), (2, 2, 2)])
+def test_detector_step_on_eight_devices_equals_one(detector_on_one_device, sizes):
     before, (scalars_one, after_one, _, _) = detector_on_one_device
-    scalars, after, text, split_count = run_detector_step(jax.devices(), data, fsdp, before)
+    scalars, after, text, split_count = run_detector_step(jax.devices(), sizes, before)
     assert len(scalars_one) > 8
     for name in scalars_one:
         figures.note("sharding: losses, relative", abs(float(scalars[name]) / float(scalars_one[name]) - 1))
@@ -146,7 +184,11 @@ def test_detector_step_on_eight_devices_equals_one(detector_on_one_device, data,
         )
         moved += bool(np.abs(after[name] - before[name]).max() > 1e-5)
     assert moved > 0.9 * len(before)
-    if fsdp > 1:
+    if sizes[1] > 1:
         assert split_count > 50
-    # Parameters are gathered and gradients summed; activations never change hands.
-    assert not re.search(r"= \S+ (all-to-all|collective-permute)\(", text)
+    # Parameters are gathered and gradients summed; activations change hands along the tensor axis only.
+    if sizes[2] == 1:
+        assert not re.search(r"= \S+ (all-to-all|collective-permute)\(", text)
+    else:
+        # The feed-forwards of the decoder (128 -> 256 -> 128) and its heads, two samples a device, are halved.
+        assert re.search(r"f32\[\d*,?\d+,128\]", text)

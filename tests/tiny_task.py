@@ -15,7 +15,8 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from piza_jax.errors import PizaError
-from piza_jax.training.loop import Task, fit
+from piza_jax.training.loop import fit
+from piza_jax.training.program import Task
 
 
 class TinyModel(nnx.Module):

@@ -37,7 +37,7 @@ FORMAT = 1
 WEIGHTS, ADAPTER, TOKENIZER = "model.safetensors", "adapter.safetensors", "tokenizer.json"
 
 # Fields of the detector that training and speed depend on, not what its weights mean.
-_FREE = ("denoising_queries", "label_noise", "box_noise", "label_classes", "dtype", "remat")
+_FREE = ("denoising_queries", "label_noise", "box_noise", "label_classes", "dtype", "remat", "scan_layers")
 
 
 def save_whole(loaded: Loaded, folder: str | os.PathLike[str], *, half: bool = False) -> None:

@@ -164,7 +164,7 @@ def train_batches(
     example = _TrainExample(source, tokenizer, config, seed)
 
     def make(first_batch: int) -> grain.MapDataset:
-        positions = _positions(first_batch, batch_size, local, process_index)
+        positions = process_positions(first_batch, batch_size, process_index, process_count)
         return grain.MapDataset.range(_ENDLESS).map(positions).map(example).batch(local)
 
     identity = {"num_records": len(source), "batch_size": batch_size, "seed": seed}
@@ -208,7 +208,7 @@ def eval_batches(
     example = _EvalExample(source, tokenizer, max_tokens)
 
     def make(first_batch: int) -> grain.MapDataset:
-        positions = _positions(first_batch, batch_size, local, process_index)
+        positions = process_positions(first_batch, batch_size, process_index, process_count)
         examples = grain.MapDataset.range((num_batches - first_batch) * local).map(positions).map(example)
         return examples.batch(local, batch_fn=_PadPhotos(photo_hw))
 
@@ -277,8 +277,15 @@ class _PadPhotos:
         return {"photo": photos, **rest}
 
 
-def _positions(first_batch: int, batch_size: int, local: int, process_index: int) -> Callable[[int], int]:
-    """Number of an example in this process, from first_batch on -> its position in the whole stream."""
+def process_positions(
+    first_batch: int, batch_size: int, process_index: int, process_count: int
+) -> Callable[[int], int]:
+    """Number of an example in this process, from a batch on -> its position in the stream of all processes.
+
+    Batch n holds the positions n * batch_size .. whatever the number of processes, of which each takes its share in
+    order; process_count divides batch_size.
+    """
+    local = batch_size // process_count
 
     def position(index: int) -> int:
         batch, row = divmod(int(index), local)

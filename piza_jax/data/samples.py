@@ -76,6 +76,24 @@ def random_sample(
         return _sample(record, photo, boxes, labels, step, scale, tokenizer, config)
 
 
+def sample_fields(config: SampleConfig) -> dict[str, tuple[tuple[int, ...], type[np.generic]]]:
+    """Shape and dtype of each field of a sample, see random_sample: they depend on nothing but the configuration."""
+    steps, tokens = config.search.history_length, config.max_tokens
+    return {
+        "image": ((*config.canvas_hw, 3), np.uint8),
+        "valid_hw": ((2,), np.int32),
+        "input_ids": ((tokens,), np.int32),
+        "token_mask": ((tokens,), np.bool_),
+        "target_box": ((4,), np.float32),
+        "has_target": ((), np.bool_),
+        "history": ((steps, 4), np.float32),
+        "history_mask": ((steps,), np.bool_),
+        "progress": ((), np.float32),
+        "stop": ((), np.float32),
+        "id": ((), np.int32),
+    }
+
+
 def all_samples(
     record: Mapping[str, Any], tokenizer: Tokenizer, config: SampleConfig, rng: np.random.Generator
 ) -> list[dict[str, Any]]:

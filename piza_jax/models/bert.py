@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from piza_jax.models.layers import Attention, layer_norm, linear
+from piza_jax.models.layers import Attention, layer_norm, linear, run_layers
 
 _EPSILON = 1e-12
 
@@ -49,9 +49,9 @@ class Bert(nnx.Module):
     last layer.
     """
 
-    def __init__(self, config, *, dtype: jnp.dtype, remat: bool, rngs: nnx.Rngs):
+    def __init__(self, config, *, dtype: jnp.dtype, remat: str, scan: bool, rngs: nnx.Rngs):
         """``config`` is a ``BertConfig`` (models/config.py)."""
-        self.remat = remat
+        self.remat, self.scan = remat, scan
         self.context: TokenContext | None = nnx.data(None)
         self.word_embeddings = nnx.Embed(config.vocab_size, config.dim, dtype=dtype, rngs=rngs)
         self.position_embeddings = nnx.Embed(config.max_positions, config.dim, dtype=dtype, rngs=rngs)
@@ -76,7 +76,5 @@ class Bert(nnx.Module):
             bias = column_bias.astype(words.dtype)[None, None, None]
         x = words + self.position_embeddings(position_ids)
         x = self.embedding_norm(x + self.type_embeddings(jnp.zeros_like(position_ids)))
-        run = nnx.remat(BertLayer.__call__) if self.remat else BertLayer.__call__
-        for layer in self.layers:
-            x = run(layer, x, mask[:, None], bias)
+        x = run_layers(BertLayer.__call__, self.layers, x, mask[:, None], bias, remat=self.remat, scan=self.scan)
         return x if self.context is None else self.context.remove(x)

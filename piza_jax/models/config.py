@@ -3,6 +3,10 @@
 import dataclasses
 from dataclasses import dataclass, field
 
+from piza_jax.errors import PizaError
+
+REMAT = ("none", "layers", "dots")
+
 
 @dataclass(frozen=True)
 class SwinConfig:
@@ -52,7 +56,9 @@ class DetectorConfig:
         label_classes: rows of the denoising label embedding.
         delimiter_ids: vocabulary ids of [CLS], [SEP], full stop and question mark.
         dtype: compute type, "float32" or "bfloat16"; parameters, locations and boxes stay float32.
-        remat: recompute activations in the backward pass.
+        remat: what the backward pass recomputes: "none"; "layers", all inside a layer, of which only the input is kept;
+            "dots", all but the results of matrix products with weights. True and False stand for "layers" and "none".
+        scan_layers: compile a layer of BERT and of the enhancer once, as the body of a loop over the stacked weights.
     """
 
     swin: SwinConfig = field(default_factory=SwinConfig)
@@ -83,7 +89,15 @@ class DetectorConfig:
     label_classes: int = 256
     delimiter_ids: tuple[int, ...] = (101, 102, 1012, 1029)
     dtype: str = "float32"
-    remat: bool = False
+    remat: str = "none"
+    scan_layers: bool = False
+
+    def __post_init__(self):
+        """Take the switch that remat once was for the word that it is now."""
+        words = {True: "layers", False: "none", "true": "layers", "false": "none"}
+        object.__setattr__(self, "remat", words.get(self.remat, self.remat))
+        if self.remat not in REMAT:
+            raise PizaError(f"model.detector.remat is {self.remat!r}; choose one of {', '.join(REMAT)}")
 
     @classmethod
     def preset(cls, name: str, **overrides) -> "DetectorConfig":

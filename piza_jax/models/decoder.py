@@ -8,7 +8,7 @@ from flax import nnx
 
 from piza_jax.models.config import DetectorConfig
 from piza_jax.models.heads import ContrastiveHead
-from piza_jax.models.layers import MLP, Attention, DeformableAttention, layer_norm
+from piza_jax.models.layers import MLP, Attention, DeformableAttention, layer_norm, rematerialised
 from piza_jax.models.pyramid import Pyramid
 from piza_jax.ops.boxes import inverse_sigmoid
 from piza_jax.ops.encodings import box_encoding
@@ -92,7 +92,7 @@ class Decoder(nnx.Module):
             pyramid: geometry of the image levels.
         """
         ratios = jnp.tile(pyramid.valid_ratios, (1, 1, 2))[:, None]  # [B, 1, levels, 4]
-        run = nnx.remat(DecoderLayer.__call__) if self.remat else DecoderLayer.__call__
+        run = rematerialised(DecoderLayer.__call__, self.remat)
         logits, boxes = [], []
         previous = references
         for index, layer in enumerate(self.layers):

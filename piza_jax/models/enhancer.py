@@ -1,11 +1,13 @@
 """Feature enhancer: bi-directional fusion, text self-attention and deformable image self-attention, layer by layer."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from piza_jax.models.config import DetectorConfig
-from piza_jax.models.layers import MLP, Attention, DeformableAttention, layer_norm, linear
+from piza_jax.models.layers import MLP, Attention, DeformableAttention, layer_norm, linear, run_layers
 from piza_jax.models.pyramid import Pyramid
 from piza_jax.ops.encodings import sine_encoding
 
@@ -146,7 +148,7 @@ class Enhancer(nnx.Module):
     """The stack of enhancer layers (Liu et al. 2023, section 3.1)."""
 
     def __init__(self, config: DetectorConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.dim, self.remat = config.dim, config.remat
+        self.dim, self.remat, self.scan = config.dim, config.remat, config.scan_layers
         self.layers = nnx.List([EnhancerLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.encoder_layers)])
 
     def __call__(
@@ -174,9 +176,9 @@ class Enhancer(nnx.Module):
             Enhanced image [B, N, D] and text [B, L, D].
         """
         text_position = sine_encoding(position_ids, self.dim).astype(text.dtype)
-        run = EnhancerLayer.__call__
-        if self.remat:
-            run = nnx.remat(run)
-        for layer in self.layers:
-            image, text = run(layer, image, text, pyramid, text_position, token_mask, self_mask, condition)
-        return image, text
+
+        def call(layer: EnhancerLayer, carry: tuple[jax.Array, jax.Array], *rest: Any) -> tuple[jax.Array, jax.Array]:
+            return layer(*carry, *rest)
+
+        rest = pyramid, text_position, token_mask, self_mask, condition
+        return run_layers(call, self.layers, (image, text), *rest, remat=self.remat, scan=self.scan)

@@ -61,7 +61,7 @@ class GroundingDino(nnx.Module):
         self.config = config
         self.backbone = Swin(config.swin, dtype=dtype, remat=config.remat, rngs=rngs)
         self.neck = Neck(config, dtype=dtype, rngs=rngs)
-        self.bert = Bert(config.bert, dtype=dtype, remat=config.remat, rngs=rngs)
+        self.bert = Bert(config.bert, dtype=dtype, remat=config.remat, scan=config.scan_layers, rngs=rngs)
         self.text_condition: nnx.Module | None = nnx.data(None)
         self.text_projection = linear(config.bert.dim, config.dim, dtype=dtype, rngs=rngs)
         self.level_embedding = nnx.Param(jax.random.normal(rngs.params(), (config.levels, config.dim)))

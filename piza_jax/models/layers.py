@@ -1,12 +1,46 @@
 """Building blocks that the detector's parts share. Parameters are float32; ``dtype`` is the compute type."""
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from piza_jax.ops.deformable import deformable_attention
+
+
+def rematerialised(call: Callable[..., Any], remat: str) -> Callable[..., Any]:
+    """A layer's unbound ``__call__`` with what DetectorConfig.remat says left out of memory until its backward pass."""
+    if remat == "none":
+        return call
+    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+    return nnx.remat(call, policy=policy)
+
+
+def run_layers(call: Callable[..., Any], layers: nnx.List, carry: Any, *arguments: Any, remat: str, scan: bool) -> Any:
+    """``carry = call(layer, carry, *arguments)`` for each of several layers of one structure.
+
+    Args:
+        call: of a layer, the same for all.
+        layers: equal but for their weights.
+        carry: what goes from layer to layer.
+        arguments: what all of them are given.
+        remat: see DetectorConfig.
+        scan: stack the weights and compile the layer once, as the body of a loop.
+    """
+    if not scan or len(layers) < 2:
+        for layer in layers:
+            carry = rematerialised(call, remat)(layer, carry, *arguments)
+        return carry
+    graphs, states = zip(*(nnx.split(layer) for layer in layers), strict=True)
+
+    def body(carry: Any, state: Any) -> tuple[Any, None]:
+        # A model closed over by scan must be a copy inside it, or its variables belong to the outer trace.
+        return rematerialised(call, remat)(nnx.merge(graphs[0], state, copy=True), carry, *arguments), None
+
+    return jax.lax.scan(body, carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))[0]
 
 
 def linear(inputs: int, outputs: int, *, dtype: jnp.dtype, rngs: nnx.Rngs, bias: bool = True) -> nnx.Linear:

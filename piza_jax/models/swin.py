@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from piza_jax.models.layers import layer_norm, linear
+from piza_jax.models.layers import layer_norm, linear, rematerialised
 
 
 def _relative_index(window: int) -> np.ndarray:
@@ -113,7 +113,7 @@ class SwinStage(nnx.Module):
 class Swin(nnx.Module):
     """Backbone that gives the normalised features of the stages from ``first_output`` on (strides 8, 16 and 32)."""
 
-    def __init__(self, config, *, dtype: jnp.dtype, remat: bool, rngs: nnx.Rngs):
+    def __init__(self, config, *, dtype: jnp.dtype, remat: str, rngs: nnx.Rngs):
         """``config`` is a ``SwinConfig`` (models/config.py)."""
         self.remat, self.first_output = remat, config.first_output
         # Padding is exactly zero; without a bias its features would be too, and the gradient would grow by
@@ -138,7 +138,7 @@ class Swin(nnx.Module):
         _, height, width, _ = images.shape
         images = jnp.pad(images, ((0, 0), (0, -height % 4), (0, -width % 4), (0, 0)))
         x = self.patch_norm(self.patch_embed(images))
-        run = nnx.remat(SwinBlock.__call__) if self.remat else SwinBlock.__call__
+        run = rematerialised(SwinBlock.__call__, self.remat)
         outputs = []
         for index, stage in enumerate(self.stages):
             for block in stage.blocks:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from piza_jax.ops.deformable import _sharded_axes
+from piza_jax.ops.deformable import sharded_axes
 
 METHODS = ("auto", "dense", "taps")
 
@@ -74,7 +74,7 @@ def _over_batch(form: Callable[..., jax.Array], *operands: jax.Array) -> jax.Arr
     def run(*local: jax.Array) -> jax.Array:
         return jax.lax.map(lambda sample: form(*sample), local)
 
-    if axes := _sharded_axes(operands[0].shape[0]):
+    if axes := sharded_axes(operands[0].shape[0]):
         spec = PartitionSpec(axes)
         return jax.shard_map(run, in_specs=(spec,) * len(operands), out_specs=spec, check_vma=False)(*operands)
     return run(*operands)

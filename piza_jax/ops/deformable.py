@@ -4,6 +4,7 @@ The four neighbours of a sampling point are stored side by side in one row of a 
 instead of four. The table of one (sample, head) is small enough for a fast memory; ``lax.map`` walks over them.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 BATCH_AXES = ("data", "fsdp")
+HEAD_AXIS = "tensor"
 
 
 def _pack_level(values: jax.Array, shape_hw: tuple[int, int]) -> jax.Array:
@@ -93,17 +95,32 @@ def _sample_local(
     return jnp.moveaxis(out.reshape(batch, heads, queries, -1), 1, 2).reshape(batch, queries, -1)
 
 
-def _sharded_axes(batch: int) -> tuple[str, ...]:
-    """Mesh axes in force that the batch is spread over, or none."""
+def _platform() -> str:
+    """Platform of the mesh in force, which may be compiled for without being here, or else of the default device."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device.platform if device is not None else jax.default_backend()
+
+
+def sharded_axes(batch: int) -> tuple[str, ...]:
+    """Mesh axes in force that a batch of that size is spread over, or none."""
+    sizes = _automatic_axes()
+    axes = tuple(name for name in BATCH_AXES if name in sizes)
+    size = math.prod(sizes[name] for name in axes)
+    return axes if size > 1 and batch % size == 0 else ()
+
+
+def _head_axis(heads: int) -> str | None:
+    """Mesh axis in force that so many heads are spread over, or None."""
+    size = _automatic_axes().get(HEAD_AXIS, 1)
+    return HEAD_AXIS if size > 1 and heads % size == 0 else None
+
+
+def _automatic_axes() -> dict[str, int]:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
-        return ()
-    automatic = {n for n, t in zip(mesh.axis_names, mesh.axis_types, strict=True) if t == jax.sharding.AxisType.Auto}
-    axes = tuple(name for name in BATCH_AXES if name in automatic)
-    size = 1
-    for name in axes:
-        size *= mesh.shape[name]
-    return axes if size > 1 and batch % size == 0 else ()
+        return {}
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return {name: mesh.shape[name] for name, kind in kinds if kind == jax.sharding.AxisType.Auto}
 
 
 def deformable_attention(
@@ -116,24 +133,24 @@ def deformable_attention(
 ) -> jax.Array:
     """Weighted bilinear samples of multi-level features; a point outside a level reads zero.
 
-    Under a mesh with a data or fsdp axis the batch is mapped by ``shard_map``: left to the partitioner, the loop over
-    (sample, head) would gather the whole batch on each device.
+    Under a mesh with a data or fsdp axis the batch is mapped by ``shard_map``, and with a tensor axis the heads: left
+    to the partitioner, the loop over (sample, head) would gather the whole batch on each device.
 
     Args:
         values: [B, N, heads, C], the levels one after another, N = sum of h * w.
         locations: float32 [B, Q, heads, L, P, 2], (x, y) in 0..1 of each level's whole canvas. Keep them in float32.
         attention: [B, Q, heads, L, P] weights, already normalised.
         shapes_hw: static (h, w) of each level.
-        lanes: force the TPU form of the weighted sum (True) or the CPU form (False); chosen by backend when None.
+        lanes: force the TPU form of the weighted sum (True) or the CPU form (False); by the mesh's platform when None.
 
     Returns:
         [B, Q, heads * C] in the dtype of ``values``.
     """
     if lanes is None:
-        lanes = jax.default_backend() == "tpu"
+        lanes = _platform() == "tpu"
     run = partial(_sample_local, shapes_hw=tuple((int(h), int(w)) for h, w in shapes_hw), lanes=lanes)
-    axes = _sharded_axes(values.shape[0])
-    if axes:
-        spec = PartitionSpec(axes)
+    axes, head_axis = sharded_axes(values.shape[0]), _head_axis(values.shape[2])
+    if axes or head_axis:
+        spec = PartitionSpec(axes, None, head_axis)
         run = jax.shard_map(run, in_specs=(spec, spec, spec), out_specs=spec, check_vma=False)
     return run(values, locations, attention)

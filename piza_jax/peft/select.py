@@ -1,7 +1,7 @@
 """Which parameters train: ordered rules over names, where a parameter that no rule covers is an error."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from flax import nnx
 
@@ -78,15 +78,29 @@ def belongs_to(method: str, name: str) -> bool:
     return is_trainable(method, name) or not is_base(name)
 
 
-def trainable_filter(method: str, model: nnx.Module) -> Callable[[tuple, object], bool]:
+def trainable_filter(method: str, model: nnx.Module, freeze: Sequence[str] = ()) -> Callable[[tuple, object], bool]:
     """Filter for ``nnx.split`` that is True for the parameters of ``model`` that ``method`` trains.
 
+    Args:
+        method: its name.
+        model: the model, of arrays or of abstract shapes.
+        freeze: regular expressions of names that stay frozen all the same. Where nothing in front of a layer trains, no
+            gradient goes there and none of its activations are kept: ``detector/(backbone|bert)/`` leaves the two
+            backbones, whose norms a method would train, out of the backward pass.
+
     Raises:
-        PizaError: if a parameter of the model is covered by no rule, or the model lacks what the method adds.
+        PizaError: if a parameter of the model is covered by no rule, the model lacks what the method adds, or an
+            expression of ``freeze`` is none or matches nothing that the method trains.
     """
     names = [_name(path) for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))]
-    for name in names:
-        is_trainable(method, name)
+    trained = [name for name in names if is_trainable(method, name)]
+    for rule in freeze:
+        try:
+            matched = any(re.search(rule, name) for name in trained)
+        except re.error as error:
+            raise PizaError(f"freeze: {rule!r} is not a regular expression: {error}") from error
+        if not matched:
+            raise PizaError(f"freeze: {rule!r} matches nothing that {method!r} trains, such as {trained[:1]}")
     added = _ADDED.get(method.removeprefix("piza_"))
     if added is not None and not any(re.search(added, name) for name in names):
         raise PizaError(
@@ -96,14 +110,20 @@ def trainable_filter(method: str, model: nnx.Module) -> Callable[[tuple, object]
 
     def predicate(path: tuple, value: object) -> bool:
         kind = getattr(value, "type", type(value))
-        return isinstance(kind, type) and issubclass(kind, nnx.Param) and is_trainable(method, _name(path))
+        name = _name(path)
+        if not (isinstance(kind, type) and issubclass(kind, nnx.Param) and is_trainable(method, name)):
+            return False
+        return not any(re.search(rule, name) for rule in freeze)
 
     return predicate
 
 
-def split(model: nnx.Module, method: str) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
-    """Graph, trainable state and frozen state; put together again by ``nnx.merge(graph, train, frozen, copy=True)``."""
-    graph, *states = nnx.split(model, trainable_filter(method, model), ...)
+def split(model: nnx.Module, method: str, freeze: Sequence[str] = ()) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
+    """Graph, trainable state and frozen state; put together again by ``nnx.merge(graph, train, frozen, copy=True)``.
+
+    Arguments and errors as ``trainable_filter``.
+    """
+    graph, *states = nnx.split(model, trainable_filter(method, model, freeze), ...)
     return graph, states[0], states[1]
 
 

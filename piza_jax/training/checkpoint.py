@@ -30,6 +30,7 @@ _FROZEN_CURE = "restore it from a copy, or train again in an empty workdir"
 
 # Keys that may change between two starts of one run: they steer reporting, hardware and place, not the mathematics.
 FREE_KEYS = ("train.log_every", "train.num_epochs", "train.num_steps", "checkpoint.", "evaluation.", "mesh.",
+             "model.detector.remat", "model.detector.scan_layers",
              "data.num_workers", "data.data_dir", "data.images", "data.annotations")  # fmt: skip
 
 
@@ -187,8 +188,8 @@ def prepare_workdir(workdir: str | os.PathLike[str], config: ConfigDict) -> list
 
 
 def _settings(config: ConfigDict) -> dict[str, Any]:
-    """Flat settings; those of the model that came after a run was started have their defaults."""
-    values = config.to_dict()
+    """Flat settings; those that came after a run was started have their defaults."""
+    values = {"freeze": (), **config.to_dict()}
     if "model" in values:
         values["model"] = config_from_dict(values["model"]).to_dict()
     return configs.flatten(values)
@@ -221,7 +222,7 @@ def load_model(workdir: str | os.PathLike[str]) -> tuple[PizaDetector, dict[str,
         raise PizaError(f"{Path(workdir) / CHECKPOINTS} holds no checkpoint; train first, or wait for the first save")
     model_config = config_from_dict(config.model.to_dict())
     model = abstract_detector(model_config)
-    graph, train_state, frozen_state = select.split(model, config.peft)
+    graph, train_state, frozen_state = select.split(model, config.peft, config.get("freeze", ()))
     trainable, frozen = _on_default_device(train_state), _on_default_device(frozen_state)
     trainable = _load_step(Path(workdir).resolve(), step, {"trainable": trainable})["trainable"]
     frozen = _load_frozen(Path(workdir).resolve(), frozen)
@@ -242,7 +243,7 @@ def look_at_model(workdir: str | os.PathLike[str]) -> tuple[PizaDetector, Config
     if step is None:
         raise PizaError(f"{workdir / CHECKPOINTS} holds no checkpoint; train first, or wait for the first save")
     model = abstract_detector(config_from_dict(config.model.to_dict()))
-    _, train_state, frozen_state = select.split(model, config.peft)
+    _, train_state, frozen_state = select.split(model, config.peft, config.get("freeze", ()))
     _check_step(workdir, step, flatten_state(train_state))
     frozen = flatten_state(frozen_state)
     if frozen:

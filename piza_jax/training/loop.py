@@ -2,8 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,34 +17,10 @@ from piza_jax.errors import PizaError
 from piza_jax.models.params import check_same, flatten_state, unflatten_state
 from piza_jax.training import checkpoint, optim, sharding
 from piza_jax.training.interrupt import StopSignal
+from piza_jax.training.program import Program, Task
 from piza_jax.training.reporting import Reporter, describe, is_first, say
-from piza_jax.training.step import Loss, TrainState, make_step
-from piza_jax.training.throughput import StepCost
-
-Split = Callable[[Any], tuple[Any, nnx.State, nnx.State]]
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is trained; the loop itself knows no detector.
-
-    Attributes:
-        make_model: builds the randomly initialised nnx.Module; is traced under jit, so it only uses jax.
-        split: model -> (graphdef, trainable state, frozen state).
-        loss: (model, batch of arrays [B, ...], key) -> (scalar, {name: scalar}).
-        dataset: iterable of dicts of NumPy arrays [local B, ...]; its iterators are checkpointable (grain's are).
-        steps_per_epoch: batches in one pass over the data.
-        pretrained: {name: shape and dtype} -> {name: array} of the parameters to start from instead of random ones.
-        evaluate: (model, step) -> {name: number}, run every config.evaluation.every steps and at the end.
-    """
-
-    make_model: Callable[[], nnx.Module]
-    split: Split
-    loss: Loss
-    dataset: Iterable[Mapping[str, np.ndarray]]
-    steps_per_epoch: float
-    pretrained: Callable[[Mapping[str, jax.ShapeDtypeStruct]], Mapping[str, np.ndarray]] | None = None
-    evaluate: Callable[[Any, int], Mapping[str, float]] | None = None
+from piza_jax.training.step import TrainState
+from piza_jax.training.throughput import compile_step
 
 
 class FitResult(NamedTuple):
@@ -62,14 +37,14 @@ def fit(task: Task, config: ConfigDict, workdir: str | os.PathLike[str]) -> FitR
     Args:
         task: what to train.
         config: seed, train.{batch_size, num_epochs, num_steps, log_every}, optimizer, mesh.{data, fsdp,
-            min_shard_size}, checkpoint.{every, keep}, evaluation.every.
+            tensor, min_shard_size}, checkpoint.{every, keep}, evaluation.every.
         workdir: folder of the run; see checkpoint.py and writer.py for what it holds.
 
     Raises:
         PizaError: a mesh or batch that does not fit, a workdir of another configuration, a loss that is not finite,
             data that ends early, a disk that is full.
     """
-    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+    mesh = sharding.mesh_of(config.mesh)
     sharding.check_batch(mesh, config.train.batch_size)
     num_steps = config.train.num_steps or max(round(config.train.num_epochs * task.steps_per_epoch), 1)
     if is_first():
@@ -83,29 +58,8 @@ def fit(task: Task, config: ConfigDict, workdir: str | os.PathLike[str]) -> FitR
         return run.train(start, state, frozen, iterator, checkpoints, Path(workdir))
 
 
-class _Run:
-    """One start of a run: the split model, its optimiser and shardings, and the loop over them."""
-
-    def __init__(self, task: Task, config: ConfigDict, mesh: jax.sharding.Mesh, num_steps: int):
-        self.task, self.config, self.mesh, self.num_steps = task, config, mesh, num_steps
-        self.split_model = task.split(nnx.eval_shape(task.make_model))
-        settings = optim.OptimizerConfig.from_mapping(config.optimizer.to_dict())
-        self.schedule = optim.make_schedule(settings, task.steps_per_epoch, num_steps)
-        self.accumulate = settings.accumulate
-        self.optimizer = optim.make_optimizer(settings, self.schedule)
-        trainable, self.abstract_frozen = (flatten_state(state) for state in self.split_model[1:])
-        optim.check_rules(settings, [*trainable, *self.abstract_frozen])
-        if not trainable:
-            raise PizaError(f"peft={config.get('peft')!r} leaves nothing to train")
-        step = jax.ShapeDtypeStruct((), jnp.int32)
-        self.abstract_state = TrainState(step, trainable, jax.eval_shape(self.optimizer.init, trainable))
-        self.state_shardings = sharding.state_shardings(mesh, self.abstract_state, config.mesh.min_shard_size)
-        self.frozen_shardings = sharding.state_shardings(mesh, self.abstract_frozen, config.mesh.min_shard_size)
-        self.step = jax.jit(
-            make_step(self.split_model, task.loss, self.optimizer, config.seed),
-            donate_argnums=0,
-            out_shardings=(self.state_shardings, sharding.replicated(mesh)),
-        )
+class _Run(Program):
+    """One start of a run: its program, and the loop over it."""
 
     def start(self, checkpoints: checkpoint.Checkpoints, iterator: Any) -> tuple[int, TrainState, dict[str, jax.Array]]:
         """State and frozen parameters of the last checkpoint, or fresh ones, the frozen part of which is saved."""
@@ -113,10 +67,10 @@ class _Run:
             state, frozen = self._initialise()
             checkpoints.save_frozen(frozen)
             return 0, state, frozen
-        target = sharding.abstract(self.abstract_state, self.state_shardings)
+        target, target_frozen = self.arguments()
         step, trainable, optimizer = checkpoints.restore(target.trainable, target.optimizer, iterator)
         counter = jax.device_put(jnp.int32(step), self.state_shardings.step)
-        frozen = checkpoints.restore_frozen(sharding.abstract(self.abstract_frozen, self.frozen_shardings))
+        frozen = checkpoints.restore_frozen(target_frozen)
         say(f"resumed from step {step}")
         return step, TrainState(counter, trainable, optimizer), frozen
 
@@ -161,8 +115,9 @@ class _Run:
             for step in range(start + 1, self.num_steps + 1):
                 batch = sharding.put_batch(self.mesh, _next(iterator, step, self.num_steps))
                 if compiled is None:
-                    compiled = self.step.lower(state, frozen, batch).compile()
-                    reporter.cost(StepCost.of(compiled, self.mesh.size))
+                    lowered = self.step.lower(state, frozen, batch)
+                    compiled, cost = compile_step(lowered, self.mesh.size, _memory_limit())
+                    reporter.cost(cost)
                 state, on_device = compiled(state, frozen, batch)
                 # One step behind, so that the host prepares a batch while the device computes.
                 _check_finite(scalars, step - 1, checkpoints)
@@ -197,6 +152,11 @@ class _Run:
         graph, *templates = self.split_model
         states = [unflatten_state(*pair) for pair in zip(templates, (state.trainable, frozen), strict=True)]
         return self.task.evaluate(nnx.merge(graph, *states, copy=True), step)
+
+
+def _memory_limit() -> int | None:
+    """Bytes of the first device here, where it tells them."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
 
 
 def _next(iterator: Iterator[Mapping[str, np.ndarray]], step: int, num_steps: int) -> Mapping[str, np.ndarray]:

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from piza_jax.training import sharding
 from piza_jax.training.curves import save_charts
 from piza_jax.training.throughput import StepCost, Throughput
 from piza_jax.training.writer import MetricsWriter, read_metrics
@@ -34,7 +35,7 @@ def describe(mesh: Mesh, trainable: dict[str, jax.Array], frozen: dict[str, jax.
     devices = mesh.devices.flatten()
     say(
         f"backend {jax.default_backend()}: {len(devices)} x {devices[0].device_kind}, "
-        f"{jax.process_count()} process(es); mesh data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']}"
+        f"{jax.process_count()} process(es); mesh {sharding.describe(mesh)}"
     )
     say(parameter_overview.make_table(_modules(trainable, frozen)))
     counts = [sum(leaf.size for leaf in group.values()) for group in (trainable, frozen)]

@@ -34,9 +34,10 @@ from piza_jax.piza.detector import PizaConfig, PizaDetector, config_from_dict
 from piza_jax.piza.grounding import Grounder
 from piza_jax.piza.zoom import zoom_config_of
 from piza_jax.training import checkpoint
-from piza_jax.training.loop import FitResult, Task, fit
+from piza_jax.training.loop import FitResult, fit
 from piza_jax.training.losses import LossConfig
 from piza_jax.training.objective import compute_caption_losses, compute_losses
+from piza_jax.training.program import Task
 from piza_jax.training.reporting import is_first
 from piza_jax.training.towers import compute_tower_losses
 
@@ -92,14 +93,21 @@ def build_task(config: ConfigDict, workdir: str | os.PathLike[str], evaluate: Ev
         num_workers=config.data.num_workers,
     )
     return Task(
-        make_model=lambda: PizaDetector(model_config, rngs=make_keys(config.seed)),
-        split=partial(select.split, method=config.peft),
-        loss=partial(_objective(config), config=LossConfig(**config.loss.to_dict())),
+        **model_parts(config, model_config),
         dataset=batches,
         steps_per_epoch=len(source) / config.train.batch_size,
         pretrained=partial(pretrained_parameters, config.pretrained, model_config) if config.pretrained else None,
         evaluate=evaluate,
     )
+
+
+def model_parts(config: ConfigDict, model_config: PizaConfig) -> dict[str, Any]:
+    """What a Task knows of the model alone: make_model, split and loss."""
+    return {
+        "make_model": lambda: PizaDetector(model_config, rngs=make_keys(config.seed)),
+        "split": partial(select.split, method=config.peft, freeze=tuple(config.get("freeze", ()))),
+        "loss": partial(_objective(config), config=LossConfig(**config.loss.to_dict())),
+    }
 
 
 def _objective(config: ConfigDict) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:

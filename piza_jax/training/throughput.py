@@ -1,10 +1,19 @@
 """What a step costs: images a second, FLOP/s and memory, from the compiled program and the clock."""
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+
+from piza_jax.errors import PizaError
+
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_CURE = (
+    " on each device; lower train.batch_size, set model.detector.remat=layers or model.detector.dtype=bfloat16, freeze "
+    "more, or split parameters over mesh.fsdp (`piza plan` shows what each takes)"
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,44 @@ class StepCost:
         )
 
 
+def needed_bytes(message: str) -> int | None:
+    """Bytes that a program needs, from the message of a compiler that had too few; None if it does not say."""
+    for pattern in (r"[Uu]sed ([\d.]+)([KMGT]) of", r"\(([\d.]+)([KMGT])\) exceeds"):
+        found = re.search(pattern, message)
+        if found:
+            return int(float(found.group(1)) * _UNITS[found.group(2)])
+    return None
+
+
+def compile_step(lowered: Any, num_devices: int, limit: int | None) -> tuple[jax.stages.Compiled, StepCost]:
+    """Compile a lowered step, and refuse one that cannot fit before it runs.
+
+    Args:
+        lowered: of jax.jit.
+        num_devices: that it runs on.
+        limit: bytes that a device has; None if it does not say.
+
+    Raises:
+        PizaError: it needs more memory than a device has, with both numbers.
+    """
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        needed = needed_bytes(str(error))
+        raise PizaError(
+            f"the training step needs {_known(needed)}B of memory, {_known(limit)}B are there{_CURE}"
+        ) from error
+    cost = StepCost.of(compiled, num_devices)
+    if limit and cost.peak_bytes and cost.peak_bytes > limit:
+        raise PizaError(
+            f"the training step needs {_si(cost.peak_bytes)}B of memory (arguments {_si(cost.argument_bytes)}B, "
+            f"temporaries {_si(cost.temporary_bytes)}B), {_si(limit)}B are there{_CURE}"
+        )
+    return compiled, cost
+
+
 class Throughput:
     """Images a second and estimated FLOP/s since the last reading."""
 
@@ -74,6 +121,10 @@ class Throughput:
     def exclude(self, seconds: float) -> None:
         """Leave out time that was not training, such as an evaluation."""
         self._pause += seconds
+
+
+def _known(value: float | None) -> str:
+    return _si(value) if value else "an unknown number of "
 
 
 def _si(value: float | None) -> str:

@@ -1,0 +1,227 @@
+"""What a plan counts: matrix FLOPs of loops, collectives by axis, times; and the command on the devices here."""
+
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from piza_jax.cli import main
+from piza_jax.data.samples import random_sample, sample_fields
+from piza_jax.errors import PizaError
+from piza_jax.models.config import DetectorConfig
+from piza_jax.plan.chips import find_chip, open_topology
+from piza_jax.plan.collectives import read_collectives
+from piza_jax.plan.flops import matmul_flops, unknown_loops
+from piza_jax.plan.programs import Measured, shard_bytes
+from piza_jax.plan.roofline import count_cells, deformable_units, estimate
+from piza_jax.training import sharding, task
+from piza_jax.training.throughput import compile_step, needed_bytes
+from tests.test_task import small
+
+SQUARE = jnp.ones((8, 8))
+ONE = 2 * 8**3  # FLOPs of a product of two such matrices
+
+
+def flops(function, *arguments):
+    return matmul_flops(jax.make_jaxpr(function)(*arguments))
+
+
+def repeat(x, times, body=jnp.matmul):
+    return jax.lax.scan(lambda carry, _: (body(carry, SQUARE), None), x, None, length=times)[0]
+
+
+@pytest.mark.parametrize(
+    ("function", "count"),
+    [
+        (lambda x: x @ x + x, 1),
+        (lambda x: repeat(x, 5), 5),
+        (lambda x: repeat(x, 3, lambda a, b: repeat(a, 4) @ b), 15),
+        (lambda x: jax.lax.map(lambda row: row @ SQUARE, jnp.stack([x] * 6)), 6),
+        (jax.jit(lambda x: jax.checkpoint(lambda y: y @ SQUARE)(x)), 1),
+        (jax.grad(lambda x: jnp.sum(jnp.sin(x @ SQUARE))), 2),  # forward, and the gradient of x
+        (jax.grad(lambda x: jnp.sum(jax.checkpoint(lambda y: jnp.sin(jnp.sin(y @ SQUARE) @ SQUARE))(x))), 6),
+        (lambda x: jax.lax.cond(x[0, 0] > 0, lambda y: y @ y @ y, lambda y: y @ y, x), 2),
+        (lambda x: jnp.einsum("bij,bjk->bik", jnp.stack([x] * 3), jnp.stack([x] * 3)), 3),
+    ],
+)
+def test_flops_of_loops_and_gradients(function, count):
+    assert flops(function, SQUARE) == count * ONE
+
+
+def test_flops_of_a_convolution_equal_the_compilers():
+    image, kernel = jnp.ones((2, 16, 16, 6)), jnp.ones((4, 4, 3, 10))
+    run = partial(
+        jax.lax.conv_general_dilated,
+        window_strides=(4, 4),
+        padding="VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=2,
+    )
+    assert flops(run, image, kernel) == 2 * (2 * 4 * 4 * 10) * (4 * 4 * 3)
+
+
+def test_flops_of_all_devices_and_of_unknown_loops():
+    mesh = sharding.make_mesh()
+    spec = PartitionSpec("data")
+
+    def spread(x):
+        return jax.shard_map(lambda part: part @ SQUARE, mesh=mesh, in_specs=spec, out_specs=spec)(x)
+
+    assert flops(spread, jnp.ones((64, 8))) == 8 * ONE
+    endless = jax.make_jaxpr(lambda x: jax.lax.while_loop(lambda y: y[0, 0] < 9, lambda y: y @ SQUARE, x))(SQUARE)
+    assert (matmul_flops(endless), unknown_loops(endless)) == (ONE, 1)
+    assert unknown_loops(jax.make_jaxpr(lambda x: repeat(x, 4))(SQUARE)) == 0
+
+
+def compiled_text(mesh, function, *shapes_and_specs):
+    arguments = [
+        jax.ShapeDtypeStruct(shape, np.float32, sharding=NamedSharding(mesh, PartitionSpec(*spec)))
+        for shape, spec in shapes_and_specs
+    ]
+    with jax.set_mesh(mesh):
+        return jax.jit(function).lower(*arguments).compile().as_text()
+
+
+def test_collectives_by_kind_axis_and_bytes():
+    mesh = sharding.make_mesh(2, 2, 2)
+
+    def summed(x, w):
+        return jax.lax.with_sharding_constraint(x.T @ w, PartitionSpec())
+
+    text = compiled_text(mesh, summed, ((64, 16), (("data", "fsdp"),)), ((64, 24), (("data", "fsdp"),)))
+    (found,) = read_collectives(text, mesh)
+    assert (found.kind, found.axes, found.devices, found.bytes) == ("all-reduce", ("data", "fsdp"), 4, 4 * 16 * 24)
+    assert found.sent_bytes == 2 * 3 / 4 * found.bytes
+
+    def gathered(w):
+        return jax.lax.with_sharding_constraint(w, PartitionSpec()) * 2
+
+    (found,) = read_collectives(compiled_text(mesh, gathered, ((32, 16), (None, "tensor"))), mesh)
+    assert (found.kind, found.axes, found.devices, found.bytes) == ("all-gather", ("tensor",), 2, 4 * 32 * 16)
+    assert found.sent_bytes == found.bytes / 2
+
+
+def test_collectives_in_a_loop_are_counted_as_often_as_it_runs():
+    mesh = sharding.make_mesh(1, 8)
+
+    def loop(x, w):
+        def body(carry, _):
+            product = carry @ w
+            return jax.lax.with_sharding_constraint(jnp.sin(product), PartitionSpec(None, "fsdp")), None
+
+        return jax.lax.scan(body, x, None, length=7)[0]
+
+    found = read_collectives(compiled_text(mesh, loop, ((16, 64), (None, "fsdp")), ((64, 64), ("fsdp",))), mesh)
+    inside = [collective for collective in found if collective.times == 7]
+    assert inside
+    assert all(collective.axes == ("fsdp",) and collective.known for collective in inside)
+
+
+def test_groups_listed_one_by_one():
+    mesh = sharding.make_mesh(4, 2)
+    text = """
+ENTRY %main (p: f32[4]) -> f32[4] {
+  %a = f32[4]{0} all-reduce(%p), replica_groups={{0,2,4,6},{1,3,5,7}}, to_apply=%add
+  %b = (f32[4]{0}, f32[32]{0}) all-gather-start(%p), replica_groups=[4,2]<=[8], dimensions={0}
+  %c = bf16[4]{0} collective-permute(%p), source_target_pairs={{0,1},{1,0}}
+  %e = f32[4]{0} all-reduce(%p), replica_groups=mesh['x'=8] {'x':(4)2}, to_apply=%add
+  %d = f32[4]{0} all-reduce(%p), replica_groups={{0},{1},{2},{3},{4},{5},{6},{7}}, to_apply=%add
+}
+"""
+    found = read_collectives(text, mesh)
+    assert [(one.kind, one.axes, one.bytes) for one in found] == [
+        ("all-reduce", ("data",), 16),
+        ("all-gather", ("fsdp",), 128),
+        ("collective-permute", ("fsdp",), 8),
+        ("all-reduce", ("fsdp",), 16),
+    ]
+
+
+def test_fields_are_those_of_a_sample(tmp_path):
+    config = small()
+    source = task.open_source(config)
+    tokenizer = task.open_tokenizer(config, source, tmp_path)
+    sample = random_sample(source[0], tokenizer, task.sample_config(config), np.random.default_rng(0))
+    fields = {name: (np.shape(value), np.asarray(value).dtype) for name, value in sample.items()}
+    expected = sample_fields(task.sample_config(config))
+    assert fields == {name: (shape, np.dtype(dtype)) for name, (shape, dtype) in expected.items()}
+
+
+def test_roofline_names_its_limiter():
+    class Device:
+        device_kind = "TPU v5 lite"
+
+    chip, detector = find_chip(Device), DetectorConfig.preset("swin_t", dtype="bfloat16", remat="layers")
+    assert count_cells(detector, (1024, 1024)) == 21_760
+    assert deformable_units(detector, (1024, 1024), training=False) == pytest.approx(6 * (21_760 + 900) / 43_520)
+    work = Measured(batch=8, parts={}, flops=4 * 197e12, unknown_loops=0, fits=True, total=1, traffic=819e9 / 2)
+    times = estimate(work, chip, 4, detector, (1024, 1024), training=True)
+    assert (times.compute, times.memory, times.links) == (1.0, 0.5, 0.0)
+    # Two samples a chip, recomputed: forward twice and backward once, 13 + 44 to 21 + 59 ms for each of six layers.
+    units = 2 * 6 * (21_760 + 1100) / 43_520
+    assert times.deformable == pytest.approx((units * 0.057, units * 0.080))
+    assert times.low == pytest.approx(1.0 + units * 0.057)
+    assert times.high == pytest.approx(1.5 + units * 0.080)
+    assert times.limiter == "compute"
+
+
+def test_bytes_of_one_device():
+    mesh = sharding.make_mesh(2, 4)
+    split = jax.ShapeDtypeStruct((64, 8), np.float32, sharding=NamedSharding(mesh, PartitionSpec("fsdp")))
+    whole = jax.ShapeDtypeStruct((10,), jnp.bfloat16, sharding=sharding.replicated(mesh))
+    assert shard_bytes({"a": split, "b": [whole]}) == 4 * 16 * 8 + 20
+
+
+def test_step_that_cannot_fit_is_refused_with_both_numbers():
+    assert needed_bytes("Ran out of memory in memory space hbm. Used 32.89G of 15.75G hbm.") == int(32.89 * 2**30)
+    assert needed_bytes("HLO temporaries (1.50M) exceeds available HBM (15.75G)") == int(1.5 * 2**20)
+    lowered = jax.jit(lambda x: x @ x).lower(jnp.ones((256, 256)))
+    with pytest.raises(
+        PizaError, match=r"needs 5\d\d kB of memory .*, 1 kB are there on each device; lower train.batch"
+    ):
+        compile_step(lowered, 1, limit=1000)
+    assert compile_step(lowered, 1, limit=10**9)[1].peak_bytes >= 2 * 4 * 256**2
+
+
+@pytest.mark.slow
+def test_command_plans_for_the_devices_here(tmp_path, capsys):
+    output = tmp_path / "plan.json"
+    words = ["--config=configs/quickstart.py:smoke", "--config.data.canvas_hw=(64,64)", "--mesh=-1,2,1"]
+    arguments = ["plan", *words, "--batch_per_device=1", f"--output={output}", "--photo=512x512"]
+    assert (
+        main([*arguments, "--config.model.detector.encoder_layers=1", "--config.model.detector.decoder_layers=1"]) == 0
+    )
+    printed = capsys.readouterr().out
+    assert "8 x cpu, mesh data 4 x fsdp 2 x tensor 1" in printed
+    assert "its kind is not in the table" in printed
+    found = json.loads(output.read_text())
+    assert found["step"]["batch"] == 8
+    assert found["step"]["total"] > sum(found["step"]["parts"].values()) > 4 * found["counts"]["trained"]
+    assert found["step"]["flops"] > found["zoom"]["flops"] > 0
+    kinds = {(one["kind"], tuple(one["axes"])) for one in found["step"]["collectives"]}
+    assert ("all-reduce", ("data", "fsdp")) in kinds
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--batch=12"], "batch_size=12 does not divide over the mesh of 8 devices"),
+        (["--mesh=3,-1,1"], "mesh.data=3 x mesh.fsdp=-1 x mesh.tensor=1 does not fit the 8 devices"),
+        (["--mesh=4,2"], "--mesh=4,2 is not of the form data,fsdp,tensor"),
+        (["--photo=big"], "--photo=big is not of the form HEIGHTxWIDTH"),
+        (["--batch=8", "--batch_per_device=1"], "give either"),
+        (["--fast"], "unknown argument '--fast'"),
+    ],
+)
+def test_command_refuses(words, message, capsys):
+    assert main(["plan", "--config=configs/quickstart.py:smoke", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_topology_without_a_compiler_or_name():
+    with pytest.raises(PizaError, match=r"cannot compile for --topology=v5e:banana: .*pip install jax\[tpu\]"):
+        open_topology("v5e:banana")
