@@ -129,7 +129,7 @@ def shard_bytes(tree: Any) -> int:
 def _measure(trace: Traced, mesh: Mesh, batch: int, parts: Mapping[str, Any]) -> Measured:
     with jax.set_mesh(mesh):
         traced = trace()
-        known = {
+        known: dict[str, Any] = {
             "batch": batch,
             "parts": {name: shard_bytes(tree) for name, tree in parts.items()},
             "flops": matmul_flops(traced.jaxpr),
