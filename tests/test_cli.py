@@ -259,7 +259,8 @@ def test_bad_options(trained, photo, tmp_path, capsys):
     assert "zoom.max_steps is 0" in refusal(capsys, *start, trained, "--max_steps=0")
     assert "must end in one of" in refusal(capsys, *start, trained, "--save=strip.txt")
     assert "there is no folder" in refusal(capsys, *start, trained, f"--save={tmp_path}/no/strip.png")
-    assert "unknown argument '--zoom'" in refusal(capsys, *start, trained, "--zoom")
+    assert "unknown argument '--zooms'" in refusal(capsys, *start, trained, "--zooms")
+    assert "cannot read nowhere.json" in refusal(capsys, *start, trained, "--zoom=nowhere.json")
     assert "choose one" in refusal(capsys, *start, trained, "--single_pass", "--training_free")
     start = ["detect", photo, WORDS, "--checkpoint", trained]
     assert "box_threshold is 3.0" in refusal(capsys, *start, "--box_threshold=3")

@@ -201,7 +201,8 @@ def test_command_plans_for_the_devices_here(tmp_path, capsys):
     found = json.loads(output.read_text())
     assert found["step"]["batch"] == 8
     assert found["step"]["total"] > sum(found["step"]["parts"].values()) > 4 * found["counts"]["trained"]
-    assert found["step"]["flops"] > found["zoom"]["flops"] > 0
+    # Five looks forward cost more than the forward and backward pass of one.
+    assert found["zoom"]["flops"] > found["step"]["flops"] > 0
     kinds = {(one["kind"], tuple(one["axes"])) for one in found["step"]["collectives"]}
     assert ("all-reduce", ("data", "fsdp")) in kinds
 

@@ -271,7 +271,7 @@ def test_bfloat16_features_and_scores_stay_close_and_boxes_stay_float32(original
     assert {leaf.dtype for leaf in flatten_state(nnx.state(model, nnx.Param)).values()} == {np.dtype("float32")}
     _, (rough, rough_found) = quick(forward, state, BATCH)(state, BATCH)
     assert rough.memory.dtype == rough.text.dtype == jnp.bfloat16
-    assert {x.dtype for x in rough_found if x is not None} == {np.dtype("float32")}
+    assert {x.dtype for x in (*rough_found[:-1], *rough_found.cells[:2]) if x is not None} == {np.dtype("float32")}
     assert 0 < relative_error(rough.memory, encoded.memory) < 0.03
     assert 0 < relative_error(rough.text, encoded.text) < 0.03
     # Scores come best first; which of two equal cells comes first is not compared.
