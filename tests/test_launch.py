@@ -21,7 +21,7 @@ def commands(text):
     """The words of every command `piza ...` of a shell script, with variables as they stand."""
     joined = re.sub(r"\\\n\s*", " ", text)
     lines = re.findall(r"(?:^|[;&]|srun [^\n]*?|exec )\s*(piza (?:train|doctor)[^\n;]*)", joined, re.M)
-    return [shlex.split(line.rstrip('"')) for line in lines]
+    return [shlex.split(line.removesuffix('"') if line.count('"') % 2 else line) for line in lines]
 
 
 def check(words):
