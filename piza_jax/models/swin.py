@@ -137,7 +137,7 @@ class Swin(nnx.Module):
         """[B, H, W, 3] normalised images -> [B, h, w, C] of the stages from ``first_output`` on, finest first."""
         _, height, width, _ = images.shape
         images = jnp.pad(images, ((0, 0), (0, -height % 4), (0, -width % 4), (0, 0)))
-        x = self.patch_norm(self._embed(images))
+        x = self.patch_norm(self.patch_embed(images))
         run = rematerialised(SwinBlock.__call__, self.remat)
         outputs = []
         for index, stage in enumerate(self.stages):
@@ -148,12 +148,3 @@ class Swin(nnx.Module):
             if stage.downsample is not None:
                 x = stage.downsample(x)
         return outputs
-
-    def _embed(self, images: jax.Array) -> jax.Array:
-        """``patch_embed`` as one product: the gradient of a convolution with strides is slow on CPUs."""
-        batch, height, width, channels = images.shape
-        conv = self.patch_embed
-        x = images.reshape(batch, height // 4, 4, width // 4, 4, channels).swapaxes(2, 3)
-        kernel = conv.kernel[...].astype(conv.dtype).reshape(16 * channels, -1)
-        x = x.reshape(batch, height // 4, width // 4, -1).astype(conv.dtype) @ kernel
-        return x + conv.bias[...].astype(conv.dtype)
