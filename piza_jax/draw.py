@@ -3,7 +3,7 @@
 import math
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,9 +108,14 @@ def save(image: Image.Image, path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     kind = check_path(path)
+    write_whole(path, lambda place: image.convert("RGB").save(place, kind, quality=92))
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` make a file beside path and put it there when it is whole. PizaError where it cannot be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        image.convert("RGB").save(temporary, kind, quality=92)
+        write(temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise PizaError(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from piza_jax.draw import _HALO, Colour, _check, _font, _image, _rectangle, _surroundings, step_colours
+from piza_jax.draw import _HALO, Colour, _check, _font, _image, _rectangle, _surroundings, step_colours, write_whole
 from piza_jax.errors import PizaError
 from piza_jax.piza.results import Box, Grounding
 
@@ -94,17 +94,9 @@ def save_gif(photo: Image.Image | np.ndarray, grounding: Grounding, path: str | 
     path = Path(path)
     check_gif(path)
     frames, durations = zip(*zoom_frames(photo, grounding), strict=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     small = [frame.quantize(128, dither=Image.Dither.NONE) for frame in frames]
-    try:
-        small[0].save(temporary, "GIF", save_all=True, append_images=small[1:], duration=list(durations), loop=0)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise PizaError(
-            f"cannot save {path}: {error.strerror or error}; choose a folder that can be written"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    options = {"save_all": True, "append_images": small[1:], "duration": list(durations), "loop": 0}
+    write_whole(path, lambda place: small[0].save(place, "GIF", **options))
 
 
 def check_gif(path: str | os.PathLike[str]) -> None:
