@@ -6,10 +6,10 @@ import re
 import sys
 from collections.abc import Sequence, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import piza_jax
-from piza_jax import cli_data, cli_demo, cli_examples, cli_plan, cli_tune
+from piza_jax import cli_curve, cli_data, cli_demo, cli_examples, cli_plan, cli_tune
 from piza_jax.errors import PizaError
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def _detect(options: argparse.Namespace, rest: list[str]) -> None:
 
 
 def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
+    import jax
     from tqdm import tqdm
 
     from piza_jax import draw
@@ -99,7 +100,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     from piza_jax.grounder import open_model
 
     _no_rest(rest, "evaluate")
-    _check_curve(options)
+    cli_curve.check(options)
     for path in (options.output, options.coco):
         if path:
             save.check_folder(path)  # before the work, not after it
@@ -122,12 +123,12 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
     model = open_model(options.checkpoint, base=options.base, tokenizer=options.tokenizer)
-    curve = _curve(options, sources, model) if options.curve else None
+    curve = cli_curve.measure(options, sources, model, _grounder) if options.curve else None
     if curve and not options.report:
         return
     groups, listed, scores, sections = {}, {}, {}, []
     for word in words or [None]:
-        grounder = _grounder(options, word, model)
+        grounder = _grounder(options, word, model, jax.local_devices())
         for split, source in sources.items():
             name = f"{split} {word}" if word else split
             found: list[evaluate.Prediction] = []
@@ -148,31 +149,6 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     _report(options, metrics.summarise(groups), scores, listed, sections, curve)
 
 
-def _curve(options: argparse.Namespace, sources: "dict[str, Source]", model: "Loaded") -> "Curve":
-    """Measure many ways to look, print each when it is there, and write the table and the figure."""
-    from piza_jax.data.preprocess import Preprocessing
-    from piza_jax.evaluation import curve
-    from piza_jax.evaluation.report_page import Curve
-    from piza_jax.piza.zoom import ZoomConfig
-
-    ((split, source),) = sources.items()
-    zoom = ZoomConfig(**model.zoom)
-    view = model.preprocessing or Preprocessing.for_canvas(zoom.canvas_hw)
-    words = options.method or curve.default_words(bool(model.config.history), zoom.canvas_hw, view.shortest_edge)
-    beams = curve.BEAMS if options.beam is None else (options.beam,)
-    ways = curve.ways_of(words, options.max_steps or zoom.max_steps, beams)
-
-    def open_grounder(way: curve.Way) -> "piza_jax.Grounder":
-        return _grounder(argparse.Namespace(**{**vars(options), **way.zoom}), way.word, model)
-
-    def report(point: curve.Point) -> None:
-        print(curve.table([point]).splitlines()[-1], flush=True)
-
-    points = curve.sweep(ways, open_grounder, source, options.num_records, report)
-    curve.save(points, split, options.curve)
-    return Curve(points, split)
-
-
 def _score_file(options: argparse.Namespace) -> None:
     from piza_jax.evaluation import report_cases, save, scoring
     from piza_jax.evaluation.score_file import answers_of_file, no_collection
@@ -187,6 +163,7 @@ def _score_file(options: argparse.Namespace) -> None:
         "num_records",
         "strips",
         "curve",
+        "curve_canvases",
         "method",
     )
     needless += ("zoom", "training_free", "single_pass", *_ZOOM_OPTIONS, *(() if options.report else ("images",)))
@@ -213,16 +190,6 @@ def _score_file(options: argparse.Namespace) -> None:
 def _one_split_for_coco(options: argparse.Namespace, splits: Sized) -> None:
     if options.coco and len(splits) > 1:
         raise PizaError("COCO's results name no split; give --coco with one split at a time")
-
-
-def _check_curve(options: argparse.Namespace) -> None:
-    if options.curve and options.json:
-        raise PizaError("--curve prints its table; leave out --json, and read curve.json")
-    others = ("output", "coco", "strips", "details")
-    if options.curve and not options.report and (given := [name for name in others if getattr(options, name)]):
-        raise PizaError(
-            f"--curve alone writes a table and a figure of its own; leave out --{given[0]}, or add --report"
-        )
 
 
 def _report(
@@ -328,14 +295,17 @@ def _no_rest(rest: Sequence[str], command: str) -> None:
         raise PizaError(f"unknown argument {rest[0]!r}; see piza {command} --help")
 
 
-def _grounder(options: argparse.Namespace, method: str | None, model: "Loaded | None" = None) -> "piza_jax.Grounder":
+def _grounder(
+    options: argparse.Namespace, method: str | None, model: "Loaded | None" = None, devices: "list[Any] | None" = None
+) -> "piza_jax.Grounder":
     """The model of the options, or one that is open already, looking in the way of the options or of a method."""
     given = cli_tune.options_of(options.zoom) if options.zoom else {}
-    given |= {name: getattr(options, name) for name in _ZOOM_OPTIONS if getattr(options, name) is not None}
+    fields = (*_ZOOM_OPTIONS, "canvas_hw")  # the latter of a way to look
+    given |= {name: value for name in fields if (value := getattr(options, name, None)) is not None}
     size = {name: getattr(options, name) for name in ("batch_size", "orientation") if name in options}
     source = {"base": options.base, "tokenizer": options.tokenizer}
     way = {"training_free": True if options.training_free else None, "single_pass": options.single_pass}
-    return piza_jax.load(model or options.checkpoint, method=method, **source, **way, **size, **given)
+    return piza_jax.load(model or options.checkpoint, method=method, devices=devices, **source, **way, **size, **given)
 
 
 def _pixels(box: Sequence[float]) -> str:
@@ -370,7 +340,7 @@ def _add_zoom(command: argparse.ArgumentParser) -> None:
     command.add_argument("--max_steps", type=int, help="most zoom steps (default: as trained)")
     command.add_argument("--stop_threshold", type=float, help="stop probability that ends a zoom (default 0.95)")
     command.add_argument("--beam", type=int, help="paths to follow at once (default 1: the best box only)")
-    command.add_argument("--path_score", help="what paths are compared by: last (default), mean_log or product")
+    command.add_argument("--path_score", help="what paths are compared by: last (default), mean_log, product or learnt")
     command.add_argument("--nms_iou", type=float, help="overlap above which two boxes are one place (default 0.5)")
     command.add_argument("--backtrack", type=float, help="turn back where the score falls below this part of the last")
     command.add_argument("--no_target_threshold", type=float, help="least path score of a target (default 0)")
@@ -427,12 +397,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--annotations", action="append", help="JSON file in SOREC's format, instead of --data_dir")
     evaluate.add_argument("--images", default="", help="folder of its photos; with --predictions: for --report")
     evaluate.add_argument("--num_records", type=int, default=0, help="evenly spread over the split; 0: all")
-    evaluate.add_argument("--batch_size", type=int, default=8)
+    evaluate.add_argument(
+        "--batch_size", type=int, default=8, help="records of a run, shared by all devices here (default 8)"
+    )
     evaluate.add_argument("--output", help="write every number and prediction to this JSON file (.jsonl: predictions)")
     evaluate.add_argument("--coco", help="write the predictions of the one split as COCO results to this JSON file")
     evaluate.add_argument("--details", action="store_true", help="all measures and groups, intervals, failures")
     evaluate.add_argument("--report", help="write one HTML page with charts and film strips into this folder")
-    evaluate.add_argument("--curve", help="write accuracy against time and memory of many ways into this folder")
+    cli_curve.add_options(evaluate)
     evaluate.add_argument("--predictions", help="score this file, of JSON lines or in COCO's form, instead of a model")
     evaluate.add_argument("--format", choices=("auto", "xyxy", "xywh"), default="auto", help="boxes of --predictions")
     evaluate.add_argument("--strips", help="draw the zooms of the first records into this folder")

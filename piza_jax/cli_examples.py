@@ -17,6 +17,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "evaluate": (
         "piza evaluate --checkpoint=OUT --data_dir=DATA --split=val --details --report=report",
         "piza evaluate --checkpoint=OUT --data_dir=DATA --split=val --method=piza --method=sliding:1024:0.2",
+        "piza evaluate --checkpoint=OUT --data_dir=DATA --split=val --curve=curve --curve_canvases=512,768",
         "piza evaluate --predictions=found.jsonl --annotations=val.json",
     ),
     "tune": (

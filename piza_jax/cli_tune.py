@@ -32,16 +32,23 @@ def add_command(commands: Any, add_model: Callable[[Any], None], sources: Source
     tune.add_argument("--beams", type=int, nargs="+", help="numbers of paths to try (default: 1 3)")
     tune.add_argument("--stops", type=float, nargs="+", help="stop thresholds to try (default: 0.5 0.95)")
     tune.add_argument("--backtracks", type=float, nargs="+", help="parts to turn back below (default: 0 0.5)")
+    tune.add_argument(
+        "--seed", type=int, default=0, help="decides which photos a path score is learnt from (default 0)"
+    )
     tune.add_argument("--output", required=True, help="JSON file, for --zoom of piza ground and piza evaluate")
     tune.set_defaults(run=lambda options, rest: _tune(options, rest, sources))
 
 
 def options_of(path: str) -> dict[str, Any]:
     """Fields of ZoomConfig that ``piza tune`` wrote. PizaError for a file that is not its own."""
+    from piza_jax.piza.learnt import as_learnt
+
     try:
         with open(path, encoding="utf-8") as file:
-            zoom = json.load(file)["zoom"]
-        return dict(zoom)
+            zoom = dict(json.load(file)["zoom"])
+        return {**zoom, "learnt": as_learnt(zoom.get("learnt"))}
+    except PizaError as error:
+        raise PizaError(f"{path}: {error}") from error
     except OSError as error:
         raise PizaError(f"cannot read {path}: {error.strerror}; --zoom takes a file of piza tune --output") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -49,6 +56,8 @@ def options_of(path: str) -> dict[str, Any]:
 
 
 def _tune(options: argparse.Namespace, rest: list[str], sources: Sources) -> None:
+    import jax
+
     import piza_jax
     from piza_jax.evaluation import save, tune
     from piza_jax.grounder import open_model
@@ -66,7 +75,8 @@ def _tune(options: argparse.Namespace, rest: list[str], sources: Sources) -> Non
     fixed = {} if options.max_steps is None else {"max_steps": options.max_steps}
 
     def open_grounder(zoom: Mapping[str, Any]) -> "piza_jax.Grounder":
-        return piza_jax.load(model, batch_size=options.batch_size, **{**fixed, **zoom})
+        shared = {"batch_size": options.batch_size, "devices": jax.local_devices()}
+        return piza_jax.load(model, **shared, **{**fixed, **zoom})
 
     def report(trial: tune.Trial) -> None:
         if not options.json:
@@ -74,20 +84,27 @@ def _tune(options: argparse.Namespace, rest: list[str], sources: Sources) -> Non
 
     given = {word: getattr(options, word) for word in ("beams", "stops", "backtracks") if getattr(options, word)}
     trials = tune.try_all(open_grounder, tune.candidates(**given), source, options.num_records, report)
-    chosen = tune.best(trials)
+    chosen = tune.choose(trials, options.seed)
     threshold = tune.choose_threshold(*tune.scores(open_grounder(chosen.zoom), source, options.num_records))
     zoom = {**fixed, **chosen.zoom, "no_target_threshold": threshold.value}
     found = {
         "split": name,
         "zoom": zoom,
         "threshold": dataclasses.asdict(threshold),
-        "trials": [dataclasses.asdict(trial) for trial in trials],
+        "learnt": chosen.to_dict(),
+        "trials": [trial.to_dict() for trial in trials],
     }
     save.save_json(found, options.output)
     if options.json:
         print(json.dumps(found))
         return
     print(f"\n{tune.table(trials)}\n")
+    if chosen.lesson is not None and chosen.simple is not None:
+        print(
+            f"a path score learnt from half of the photos: mAcc {100 * chosen.lesson.accuracy:.1f}% on the "
+            f"{chosen.lesson.records} records of the others, the best of the table {100 * chosen.simple:.1f}%; "
+            f"{'chosen' if chosen.learnt else 'not chosen'}"
+        )
     print(
         f"no target below a path score of {threshold.value:.3f}: {100 * threshold.found:.1f}% of the sentences about "
         f"their own photo are above, {100 * threshold.rejected:.1f}% of those about another below "

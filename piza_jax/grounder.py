@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from piza_jax.evaluation.methods import Method, method_of
 from piza_jax.piza.grounding import Alternative, Grounder, Grounding, Photo, Step
 from piza_jax.piza.phrases import PhraseDetections
 from piza_jax.piza.zoom import ZoomConfig, changed, zoom_config_of
+from piza_jax.training.sharding import Spread, make_mesh
 
 __all__ = ["Alternative", "Grounder", "Grounding", "Photo", "PhraseDetections", "Step", "load", "open_model"]
 
@@ -34,6 +35,7 @@ def load(
     batch_size: int = 8,
     photo_hw: tuple[int, int] = (1, 1),
     orientation: Orientation = "stored",
+    devices: Sequence[Any] | None = None,
     **zoom_options: Any,
 ) -> Grounder:
     """Load a model of any kind; the format is recognised.
@@ -51,6 +53,7 @@ def load(
         batch_size: most photos in one run of the device.
         photo_hw: smallest photo canvas, see Grounder.
         orientation: "stored", or "upright" to turn photos as their EXIF tag says.
+        devices: share each batch among these, such as ``jax.local_devices()``; by default one device does it all.
         zoom_options: fields of ZoomConfig, such as max_steps or beam, in place of those of the training.
 
     Raises:
@@ -67,8 +70,11 @@ def load(
     if way is None:
         free = training_free or (training_free is None and not loaded.config.history)
         way = Method("", "single" if single_pass else "training_free" if free else "piza")
+    spread = Spread(make_mesh(devices=list(devices))) if devices and len(devices) > 1 else None
     options = {"canvas_multiple": canvas_multiple, "batch_size": batch_size, "photo_hw": photo_hw}
-    return _with_method(loaded, loaded.tokenizer, way, zoom_options, orientation=orientation, **options)
+    return _with_method(
+        loaded, loaded.tokenizer, way, zoom_options, orientation=orientation, placement=spread, **options
+    )
 
 
 def _with_method(

@@ -12,6 +12,7 @@ from piza_jax.errors import PizaError
 from piza_jax.training import checkpoint, sharding
 from piza_jax.training.loop import fit
 from piza_jax.training.program import Program
+from piza_jax.training.writer import read_metrics
 from tests import tiny_task
 
 
@@ -67,6 +68,44 @@ def test_restores_on_other_hardware(trained, data, fsdp):
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(expected))
     assert trainable["layers/0/kernel"].sharding.mesh.shape["fsdp"] == fsdp
     assert float(jnp.abs(trainable["layers/0/kernel"]).sum()) > 0
+
+
+def train_on(workdir, monkeypatch, data, fsdp, steps):
+    """Train up to a step on so many devices: all losses so far, and where a kernel lies at the end."""
+    mesh, places = sharding.make_mesh(data, fsdp, devices=jax.devices()[: data * fsdp]), []
+    monkeypatch.setattr(sharding, "mesh_of", lambda settings: mesh)
+    config = tiny_task.make_config(**{"train.num_steps": steps, "mesh.data": data, "mesh.fsdp": fsdp})
+
+    def evaluate(model, step):
+        places.append(model.layers[0].kernel[...].sharding)
+        return {}
+
+    fit(tiny_task.make_task(config, evaluate=evaluate), config, workdir)
+    return [line["loss"] for line in read_metrics(workdir) if "loss" in line], places[-1]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Losses of six steps on one device."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        losses, _ = train_on(tmp_path_factory.mktemp("undisturbed"), monkeypatch, 1, 1, 6)
+    assert len(set(losses)) == 6
+    return losses
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((1, 8), (8, 1)), ((2, 4), (1, 1)), ((1, 1), (8, 1)), ((8, 1), (1, 8))],
+    ids=["fsdp to data", "eight to one", "one to eight", "data to fsdp"],
+)
+def test_losses_go_on_equal_on_other_hardware(undisturbed, tmp_path, monkeypatch, capsys, before, after):
+    _, place = train_on(tmp_path, monkeypatch, *before, 3)
+    assert place.is_fully_replicated == (before[1] == 1)
+    losses, place = train_on(tmp_path, monkeypatch, *after, 6)
+    assert "resumed from step 3" in capsys.readouterr().out
+    assert place.is_fully_replicated == (after[1] == 1)
+    assert len(place.device_set) == after[0] * after[1]
+    np.testing.assert_allclose(losses, undisturbed, rtol=1e-5)
 
 
 def test_kept_checkpoints_and_iterator_position(tmp_path):

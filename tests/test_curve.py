@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import piza_jax
+from piza_jax import cli_curve
 from piza_jax.cli import main
 from piza_jax.data.records import RecordSource, read_annotations
 from piza_jax.errors import PizaError
@@ -51,6 +52,23 @@ def test_the_first_zoom_is_swept_and_the_others_are_measured_once():
     ]
     assert [way.family for way in ways[:4]] == ["piza steps", "piza steps", "piza beam", ""]
     assert [way.word for way in curve.ways_of(["grid:2", "training_free"], 1, ())] == ["grid:2", "training_free"]
+
+
+def test_canvases_are_a_family_of_the_swept_zoom():
+    ways = curve.ways_of(["single", "piza", "training_free"], 2, (3,), [(64, 64), (48, 80), (64, 64)])
+    assert [way.label for way in ways[3:]] == ["piza, beam 3", "piza, canvas 64", "piza, canvas 48x80", "training_free"]
+    assert [way.family for way in ways[4:6]] == ["piza canvas"] * 2
+    assert ways[5].zoom == {"max_steps": 2, "beam": 1, "canvas_hw": (48, 80)}
+    assert open_grounder(ways[5]).zoom_config.canvas_hw == (48, 80)
+    assert cli_curve.canvases_of("512, 480x640") == [(512, 512), (480, 640)]
+    with pytest.raises(PizaError, match="add --method=piza or --method=training_free"):
+        curve.ways_of(["single"], 2, (), [(64, 64)])
+    for text in ("512;768", "0", "", "12x", "-5"):
+        with pytest.raises(PizaError, match=r"--curve_canvases=.* is no size; give sides in pixels"):
+            cli_curve.canvases_of(text)
+
+
+def test_unknown_methods_are_refused():
     with pytest.raises(PizaError, match="there is no method 'tiles'"):
         curve.ways_of(["tiles"], 2)
 
@@ -196,21 +214,26 @@ def test_labels_of_near_marks_lie_apart():
 def test_the_command_measures_what_is_asked_for(files, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("piza_jax.grounder.open_model", lambda *_, **__: loaded(**ZOOM))
     command = ["evaluate", "--checkpoint=any", *files[0], "--num_records=2", f"--curve={tmp_path}/new/curve"]
-    options = ["--method=piza", "--method=single", "--max_steps=1", "--beam=2"]
+    options = ["--method=piza", "--method=single", "--max_steps=1", "--beam=2", "--curve_canvases=64x80"]
     assert main([*command, *options]) == 0
-    labels = ["piza, 1 step", "piza, beam 2", "single"]
+    labels = ["piza, 1 step", "piza, beam 2", "piza, canvas 64x80", "single"]
     printed = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[0].removeprefix("| ") for line in printed] == labels
-    assert printed == (tmp_path / "new" / "curve" / "curve.md").read_text().splitlines()[-3:]
+    assert printed == (tmp_path / "new" / "curve" / "curve.md").read_text().splitlines()[-4:]
     stored = json.loads((tmp_path / "new" / "curve" / "curve.json").read_text())
-    assert (stored["split"], [row["count"] for row in stored["points"]]) == ("made", [2, 2, 2])
-    assert [row["passes"] for row in stored["points"]] == [1, 1, 1]
+    assert (stored["split"], [row["count"] for row in stored["points"]]) == ("made", [2, 2, 2, 2])
+    assert [row["passes"] for row in stored["points"]] == [1, 1, 1, 1]
+    families = [row["family"] for row in stored["points"]]
+    assert families == ["piza steps", "piza beam", "piza canvas", ""]
+    # The same detector on fewer pixels finds another box.
+    assert stored["points"][0]["measures"]["mean_iou"] != stored["points"][2]["measures"]["mean_iou"]
     other = tmp_path / "other.json"
     other.write_text("[]")
     for more, words in (
         ([f"--output={tmp_path}/x.json"], "leave out --output"),
         (["--json"], "leave out --json"),
         (["--predictions=x"], "leave out --checkpoint"),
+        (["--curve_canvases=64x"], "'64x' is no size"),
         ([f"--annotations={other}"], "the annotations are empty"),
     ):
         assert main([*command, *more]) == 2

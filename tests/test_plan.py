@@ -8,19 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 from piza_jax.cli import main
+from piza_jax.data.captions import caption_fields, random_caption
 from piza_jax.data.samples import random_sample, sample_fields
 from piza_jax.errors import PizaError
 from piza_jax.models.config import DetectorConfig
+from piza_jax.piza.plain import plain_config
 from piza_jax.plan.chips import find_chip, open_topology
 from piza_jax.plan.collectives import read_collectives
 from piza_jax.plan.flops import matmul_flops, unknown_loops
+from piza_jax.plan.plan import make_plan
 from piza_jax.plan.programs import Measured, shard_bytes
 from piza_jax.plan.roofline import count_cells, deformable_units, estimate
+from piza_jax.plan.text import text
 from piza_jax.training import sharding, task
 from piza_jax.training.throughput import compile_step, needed_bytes
-from tests.test_task import small
+from tests import tiny_detector
+from tests.test_task import load, small
 
 SQUARE = jnp.ones((8, 8))
 ONE = 2 * 8**3  # FLOPs of a product of two such matrices
@@ -149,6 +155,72 @@ def test_fields_are_those_of_a_sample(tmp_path):
     fields = {name: (np.shape(value), np.asarray(value).dtype) for name, value in sample.items()}
     expected = sample_fields(task.sample_config(config))
     assert fields == {name: (shape, np.dtype(dtype)) for name, (shape, dtype) in expected.items()}
+
+
+def captions(*overrides):
+    """The first training of piza-mini, on captions, with the smallest detector."""
+    changes = ("data.canvas_hw=(64,64)", "data.max_tokens=40", "data.num_photos=16", "train.batch_size=8")
+    config = load("mini.py:peft=none", *changes, *overrides)
+    with config.unlocked():
+        config.model = ConfigDict(plain_config(tiny_detector.model_config()).to_dict())
+        config.model.detector.bert.vocab_size = 2048
+    return config
+
+
+def test_fields_are_those_of_a_caption(tmp_path):
+    config = captions("data.num_photos=1")
+    source = task.open_source(config)
+    tokenizer = task.open_tokenizer(config, source, tmp_path)
+    sample = random_caption(source[0], tokenizer, task.caption_config(config), np.random.default_rng(0))
+    fields = {name: (np.shape(value), np.asarray(value).dtype) for name, value in sample.items()}
+    expected = caption_fields(task.caption_config(config))
+    assert fields == {name: (shape, np.dtype(dtype)) for name, (shape, dtype) in expected.items()}
+
+
+@pytest.mark.slow
+def test_training_on_captions_is_planned_like_that_of_zooms(monkeypatch):
+    # Optimising what never runs would take longer than all the rest.
+    compile_ = jax.stages.Lowered.compile
+    quick = {"xla_backend_optimization_level": 0}
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda lowered: compile_(lowered, quick))
+    config = captions("train.stage=towers")
+    found = make_plan(config, photo_hw=(128, 128))
+    fields = caption_fields(task.caption_config(config)).values()
+    assert found.step.fits
+    assert found.step.parts["inputs"] == sum(np.prod(s, dtype=int) * np.dtype(d).itemsize for s, d in fields)
+    assert found.counts == {"trained": found.step.parts["trained"] // 4, "frozen": 0}
+    assert ("all-reduce", ("data",)) in {(one.kind, one.axes) for one in found.step.collectives}
+    assert found.zoom is not None
+    assert found.zoom.flops > 0
+    assert found.length == "3,000 steps"
+    printed = text(found)
+    for part in ("training step, batch 8 (1 a device)", "boxes_of_a_caption 16, stage towers", "zoom of 8 photos"):
+        assert part in printed
+
+    # The step of the whole detector is traced, and refused as on a device that is too small.
+    def refuse(lowered):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory. Used 32.00G of 15.75G hbm.")
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
+    whole = make_plan(captions(), photo_hw=None)
+    assert (whole.step.fits, whole.step.total) == (False, 32 * 2**30)
+    assert whole.step.flops > 2 * found.zoom.flops  # forward and backward
+    assert whole.step.flops > found.step.flops
+    assert "DOES NOT FIT" in text(whole)
+
+
+def test_roofline_knows_what_captions_and_towers_need():
+    class Device:
+        device_kind = "TPU v5 lite"
+
+    chip, detector = find_chip(Device), DetectorConfig.preset("swin_t", dtype="bfloat16")
+    # 100 pairs of denoising queries for 16 targets are 6 groups of 16 positives and 16 negatives.
+    each = deformable_units(detector, (1024, 1024), training=True, targets=16)
+    assert each == pytest.approx(6 * (21_760 + 900 + 192) / 43_520)
+    work = Measured(batch=8, parts={}, flops=8 * 197e12, unknown_loops=0, fits=True, total=1)
+    towers = estimate(work, chip, 8, detector, (1024, 1024), training=True, views=0)
+    assert (towers.low, towers.high, towers.limiter) == (1.0, 1.0, "compute")
+    assert estimate(work, chip, 8, detector, (1024, 1024), training=True).low > 1.1
 
 
 def test_roofline_names_its_limiter():

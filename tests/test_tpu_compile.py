@@ -70,7 +70,8 @@ def test_plan_of_a_slice():
 
 
 @pytest.mark.parametrize(
-    ("name", "chip", "devices"), [("v5p:2x2x1", "v5p", 4), ("v6e:2x2", "v6e", 4), ("v4:2x2x1", "v4", 8)]
+    ("name", "chip", "devices"),
+    [("v5p:2x2x1", "v5p", 4), ("v6e:2x2", "v6e", 4), ("v4:2x2x1", "v4", 4), ("tpu7x:2x2x1", "tpu7x", 8)],
 )
 def test_chips_of_other_topologies(name, chip, devices):
     found = open_topology(name)

@@ -99,6 +99,21 @@ def random_caption(
     }
 
 
+def caption_fields(config: CaptionConfig) -> dict[str, tuple[tuple[int, ...], type[np.generic]]]:
+    """Shape and dtype of each field of a sample, see random_caption: they depend on nothing but the configuration."""
+    tokens, boxes = config.max_tokens, config.max_boxes
+    return {
+        "image": ((*config.canvas_hw, 3), np.uint8),
+        "valid_hw": ((2,), np.int32),
+        "input_ids": ((tokens,), np.int32),
+        "token_mask": ((tokens,), np.bool_),
+        "target_boxes": ((boxes, 4), np.float32),
+        "target_valid": ((boxes,), np.bool_),
+        "positive": ((boxes, tokens), np.bool_),
+        "id": ((), np.int32),
+    }
+
+
 def _choose(
     phrases: Sequence[Phrase], tokenizer: Tokenizer, config: CaptionConfig, rng: np.random.Generator
 ) -> list[tuple[Phrase, np.ndarray]]:

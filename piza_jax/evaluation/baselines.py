@@ -128,9 +128,10 @@ class SliceGrounder(Grounder):
             kept = jax.vmap(merge)(jnp.arange(photos.shape[0]))
             seen_in = jobs.box.reshape(-1, 4)[kept.source // logits.shape[2]]
             finite = jnp.isfinite(logits) & jnp.all(jnp.isfinite(boxes), axis=-1)
-            return kept, seen_in, jnp.all(finite | ~jobs.valid[..., None])
+            good = jnp.all(finite | ~jobs.valid[..., None])
+            return kept, seen_in, jnp.broadcast_to(good, photos.shape[:1])
 
-        self._slices = jax.jit(run)
+        self._slices = self._placement.compile(run)
 
     def rank(self, images: Any, expressions: str | Sequence[str]) -> list[Ranking]:
         """The boxes that are left after merging, best first, at most num_ranked of each photo.
@@ -144,12 +145,11 @@ class SliceGrounder(Grounder):
         return [_grounding(one, text) for one, text in zip(self._rank(batch), batch.texts, strict=True)]
 
     def _rank(self, batch: Batch) -> list[Ranking]:
-        canvas, photo_hw, rows = self._on_canvas(batch.photos)
-        text = self._encode(self._state, batch.input_ids[rows], batch.token_mask[rows])
+        canvas, photo_hw, text, rows = self._on_device(batch.photos, batch.input_ids, batch.token_mask)
         cut = [self.slicing.boxes((photo.shape[1], photo.shape[0])) for photo in batch.photos]
-        jobs = _jobs_of(cut, self.chunk)
-        kept, seen_in, finite = jax.device_get(self._slices(self._state, canvas, photo_hw, text, jobs))
-        if not finite:
+        jobs = self._placement.batch(_jobs_of(cut, self.chunk, rows // self._placement.parts, self._placement.parts))
+        kept, seen_in, finite = self._placement.fetch(self._slices(self._state, canvas, photo_hw, text, jobs))
+        if not finite.all():
             raise PizaError("the model gave a score that is not finite; its weights are damaged or it diverged")
         return [
             Ranking(kept.boxes[row][valid], kept.scores[row][valid], seen_in[row][valid], len(cut[row]))
@@ -157,15 +157,25 @@ class SliceGrounder(Grounder):
         ]
 
 
-def _jobs_of(cut: Sequence[np.ndarray], chunk: int) -> _Jobs:
-    """Slices of all photos one after the other, the last one again where the chunks are not full."""
-    photo = np.repeat(np.arange(len(cut), dtype=np.int32), [len(boxes) for boxes in cut])
-    count = len(photo)
-    width = min(chunk, 1 << (count - 1).bit_length())
-    chunks = 1 << (-(-count // width) - 1).bit_length()
-    place = np.minimum(np.arange(chunks * width), count - 1).reshape(chunks, width)
-    valid = np.arange(chunks * width).reshape(chunks, width) < count
-    return _Jobs(photo[place], np.concatenate(cut).astype(np.float32)[place], valid)
+def _jobs_of(cut: Sequence[np.ndarray], chunk: int, each: int, parts: int) -> _Jobs:
+    """Slices of all photos one after the other, the last one again where the chunks are not full.
+
+    The batch is split in parts of so many photos each; every part has the same number of chunks, and counts its own
+    photos from 0.
+    """
+    owned = [list(cut[part * each : (part + 1) * each]) for part in range(parts)]
+    most = max(sum(map(len, boxes)) for boxes in owned)
+    width = min(chunk, 1 << (most - 1).bit_length())
+    chunks = 1 << (-(-most // width) - 1).bit_length()
+    jobs = []
+    for boxes in owned:
+        count = sum(map(len, boxes))
+        boxes = boxes or [cut[-1]]  # a part of copies of the last photo alone: nothing of it counts
+        photo = np.repeat(np.arange(len(boxes), dtype=np.int32), [len(one) for one in boxes])
+        place = np.minimum(np.arange(chunks * width), len(photo) - 1).reshape(chunks, width)
+        valid = np.arange(chunks * width).reshape(chunks, width) < count
+        jobs.append(_Jobs(photo[place], np.concatenate(boxes).astype(np.float32)[place], valid))
+    return _Jobs(*map(np.concatenate, zip(*jobs, strict=True)))
 
 
 def _merge(boxes: jax.Array, logits: jax.Array, valid: jax.Array, slicing: Slicing, limit: int) -> Kept:

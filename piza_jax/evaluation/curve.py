@@ -36,7 +36,7 @@ class Way:
 
     label: str
     word: str
-    zoom: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    zoom: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     family: str = ""
 
 
@@ -82,11 +82,22 @@ def default_words(has_piza: bool, canvas_hw: tuple[int, int], short_side: int) -
     return [*zooms, "single", f"single:{2 * short_side}", "grid:2x2:full", f"sliding:{side}:0.2:full"]
 
 
-def ways_of(words: Iterable[str], max_steps: int, beams: Sequence[int] = BEAMS) -> list[Way]:
-    """Every method once, but the first zoom among them with 1 to max_steps steps, and with beams at max_steps.
+def ways_of(
+    words: Iterable[str],
+    max_steps: int,
+    beams: Sequence[int] = BEAMS,
+    canvases_hw: Sequence[tuple[int, int]] = (),
+) -> list[Way]:
+    """Every method once, but the first zoom among them with 1 to max_steps steps, and at max_steps with more changed.
+
+    Args:
+        words: of the methods.
+        max_steps: most steps of the zoom.
+        beams: numbers of paths of the zoom, at max_steps.
+        canvases_hw: heights and widths of canvases of the zoom beside its own, at max_steps with one path.
 
     Raises:
-        PizaError: an unknown method.
+        PizaError: an unknown method, or canvases without a zoom.
     """
     ways: list[Way] = []
     swept = False
@@ -101,6 +112,12 @@ def ways_of(words: Iterable[str], max_steps: int, beams: Sequence[int] = BEAMS) 
         for beam in beams:
             if beam > 1:
                 ways.append(Way(f"{word}, beam {beam}", word, {"max_steps": max_steps, "beam": beam}, f"{word} beam"))
+        for height, width in dict.fromkeys(canvases_hw):
+            label = f"{word}, canvas {height}" + (f"x{width}" if width != height else "")
+            zoom = {"max_steps": max_steps, "beam": 1, "canvas_hw": (height, width)}
+            ways.append(Way(label, word, zoom, f"{word} canvas"))
+    if canvases_hw and not swept:
+        raise PizaError(f"other canvases are those of a zoom; add --method={' or --method='.join(_ZOOMS)}")
     return ways
 
 

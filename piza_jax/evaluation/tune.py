@@ -1,5 +1,6 @@
 """What of a zoom is chosen by its results on a validation split: how paths are compared, and when nothing was found."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -8,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from piza_jax.errors import PizaError
-from piza_jax.evaluation import evaluate, metrics
+from piza_jax.evaluation import evaluate, learn, metrics
 from piza_jax.evaluation.evaluate import Prediction, Records
 from piza_jax.piza.grounding import Grounder
-from piza_jax.piza.zoom_config import PATH_SCORES
+from piza_jax.piza.zoom_config import LEARNT, PATH_SCORES
 
 BEAMS, STOPS, BACKTRACKS = (1, 3), (0.5, 0.95), (0.0, 0.5)
 
@@ -27,12 +28,46 @@ class Trial:
         count: records.
         accuracy: mAcc, 0..1.
         passes: views of the detector a record.
+        paths: where all paths ended.
     """
 
     zoom: dict[str, Any]
     count: int
     accuracy: float
     passes: float
+    paths: learn.Paths | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the paths, ready for JSON."""
+        return {name: getattr(self, name) for name in ("zoom", "count", "accuracy", "passes")}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The way to zoom that was chosen, and why.
+
+    Attributes:
+        zoom: fields of ZoomConfig.
+        count: records of the trials.
+        learnt: whether its path score is the learnt one.
+        lesson: what was learnt, even if it was not chosen; None: nothing.
+        simple: mAcc, 0..1, of the best trial on the records that judged the lesson.
+        candidate: fields of ZoomConfig with the learnt path score.
+    """
+
+    zoom: dict[str, Any]
+    count: int
+    learnt: bool = False
+    lesson: learn.Lesson | None = None
+    simple: float | None = None
+    candidate: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any] | None:
+        """What is known of the learnt path score, ready for JSON; None if nothing was learnt."""
+        if self.lesson is None:
+            return None
+        judged = {"records": self.lesson.records, "accuracy": self.lesson.accuracy, "simple": self.simple}
+        return {"chosen": self.learnt, **judged, "zoom": self.candidate}
 
 
 @dataclass(frozen=True)
@@ -71,9 +106,11 @@ def try_all(
     """Ground the records in each way; arguments and errors as ``curve.sweep``."""
     trials = []
     for zoom in zooms:
-        found = list(evaluate.predictions(open_grounder(zoom), records, num_records))
+        recorder = learn.Recorder(open_grounder(zoom))
+        found = list(evaluate.predictions(recorder.grounder, records, num_records, recorder.ground))
+        paths = recorder.paths([one.name for one in found], np.array([one.target for one in found]))
         values = metrics.summarise({"": evaluate.measure(found)})[""][metrics.ALL] or {}
-        trials.append(Trial(dict(zoom), len(found), float(values["mAcc"]), float(values["mean_steps"])))
+        trials.append(Trial(dict(zoom), len(found), float(values["mAcc"]), float(values["mean_steps"]), paths))
         report(trials[-1])
     return trials
 
@@ -83,6 +120,35 @@ def best(trials: Sequence[Trial]) -> Trial:
     if not trials:
         raise PizaError("there is no way to zoom to choose from; give at least one")
     return max(trials, key=lambda trial: (trial.accuracy, -trial.passes))
+
+
+def choose(trials: Sequence[Trial], seed: int = 0) -> Choice:
+    """The best trial, or a beam whose ends are ranked by a learnt score where that is better on records held out.
+
+    A score is learnt from half of the photos of each beam tried. Of these scores the one that is best on that half is
+    held against the best trial on the other half, by which that trial was chosen too, and has to be better there.
+
+    Args:
+        trials: of the same records.
+        seed: decides which photos teach.
+
+    Raises:
+        PizaError: no trials.
+    """
+    simple = best(trials)
+    lessons = []
+    for trial in trials:
+        lesson = learn.learn(trial.paths, trial.zoom["path_score"], seed) if trial.paths else None
+        if lesson is not None:
+            lessons.append((trial, lesson))
+    if not lessons or simple.paths is None:
+        return Choice(simple.zoom, simple.count)
+    trial, lesson = max(lessons, key=lambda pair: (pair[1].taught, -pair[0].passes))
+    judges = ~learn.halves(simple.paths.photos, seed)
+    judged = learn.accuracy(simple.paths, np.zeros(len(judges), int), judges)
+    candidate = {**trial.zoom, "path_score": LEARNT, "learnt": dataclasses.asdict(lesson.score)}
+    better = lesson.accuracy > judged
+    return Choice(candidate if better else simple.zoom, simple.count, better, lesson, judged, candidate)
 
 
 def scores(grounder: Grounder, records: Records, num_records: int = 0) -> tuple[np.ndarray, np.ndarray]:

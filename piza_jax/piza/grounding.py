@@ -17,6 +17,7 @@ from piza_jax.ops.images import normalise
 from piza_jax.piza.beam import beam_zoom
 from piza_jax.piza.photos import Photo, is_single, read_photo
 from piza_jax.piza.phrases import PhraseDetections, Text, check_thresholds, select, texts_of
+from piza_jax.piza.placement import OneDevice, Placement, padded
 from piza_jax.piza.results import Alternative, Box, Grounding, Step, of_look, of_zoom
 from piza_jax.piza.single_pass import SinglePass
 from piza_jax.piza.zoom import ZoomConfig, ZoomModel, ZoomResult, zoom
@@ -59,6 +60,7 @@ class Grounder:
         single_pass: bool = False,
         canvas_multiple: int = 1,
         zero_shot: bool = False,
+        placement: Placement | None = None,
     ):
         """Wrap a model.
 
@@ -74,6 +76,8 @@ class Grounder:
             single_pass: ``ground`` looks once at the whole photo, so prepared, instead of zooming.
             canvas_multiple: above 1, fewer sizes are compiled for single passes, see single_pass.SinglePass.
             zero_shot: the detector was trained for phrases and not for sentences; ``ground`` then warns once.
+            placement: devices that share each batch, such as ``training.sharding.Spread``; by default one has it all.
+                The boxes are the same; a batch is filled up until each device has as many rows.
 
         Raises:
             PizaError: a batch size, token limit or canvas_multiple below 1.
@@ -88,8 +92,10 @@ class Grounder:
         self.single_pass, self._warn = single_pass, zero_shot
         mean, std = (255 * np.array(values, np.float64) for values in (preprocessing.mean, preprocessing.std))
         self._to_input = to_input = partial(normalise, mean=mean, std=std)
-        graphdef, self._state = nnx.split(model)
-        self._look = SinglePass(model, preprocessing, to_input, batch_size, canvas_multiple)
+        self._placement = placement = placement or OneDevice()
+        graphdef, state = nnx.split(model)
+        self._state = placement.model(state)
+        self._look = SinglePass(model, preprocessing, to_input, batch_size, canvas_multiple, placement)
 
         def encode(state: Any, input_ids: jax.Array, token_mask: jax.Array) -> Any:
             return nnx.merge(graphdef, state, copy=True).encode_text(input_ids, token_mask)
@@ -99,11 +105,11 @@ class Grounder:
         def run(state: Any, photos: jax.Array, photo_hw: jax.Array, text: Any) -> ZoomResult:
             return search(nnx.merge(graphdef, state, copy=True), photos, photo_hw, text, config, to_input)
 
-        self._encode, self._zoom = jax.jit(encode), jax.jit(run)
+        self._encode, self._zoom = placement.compile(encode), placement.compile(run)
 
     def update(self, model: ZoomModel) -> None:
         """Take the weights of another model of the same configuration; what is compiled stays."""
-        self._state = nnx.state(model)
+        self._state = self._placement.model(nnx.state(model))
 
     # A path is a Photo and a str, which is why mypy sees an overlap.
     @overload
@@ -230,26 +236,30 @@ class Grounder:
         Raises:
             PizaError: a photo larger than the largest canvas, or a score that is not finite.
         """
-        canvas, photo_hw, rows = self._on_canvas(photos)
-        text = self._encode(self._state, input_ids[rows], token_mask[rows])
-        result = jax.device_get(self._zoom(self._state, canvas, photo_hw, text))
+        canvas, photo_hw, text, _ = self._on_device(photos, input_ids, token_mask)
+        result = self._placement.fetch(self._zoom(self._state, canvas, photo_hw, text))
         result = jax.tree.map(lambda array: array[: len(photos)], result)
         if not (np.isfinite(result.score).all() and np.isfinite(result.box).all()):
             raise PizaError("the model gave a score that is not finite; its weights are damaged or it diverged")
         return result
 
-    def _on_canvas(self, photos: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[int]]:
-        """Photos on the canvas uint8 [size, PH, PW, 3], their (h, w) [size, 2], and which photo is in each row."""
-        count = len(photos)
-        size = min(1 << (count - 1).bit_length(), self.batch_size)
-        rows = [min(i, count - 1) for i in range(size)]  # the last one again where the batch is not full
+    def _on_device(
+        self, photos: Sequence[np.ndarray], input_ids: np.ndarray, token_mask: np.ndarray
+    ) -> tuple[Any, Any, Any, int]:
+        """Photos on the canvas uint8 [R, PH, PW, 3], their (h, w) [R, 2], text features, and R, the number of rows."""
+        rows = padded(len(photos), self.batch_size, self._placement.parts)
+        tokens = self._placement.batch((input_ids[rows], token_mask[rows]))
+        canvas, photo_hw = self._placement.batch(self._on_canvas(photos, rows))
+        return canvas, photo_hw, self._encode(self._state, *tokens), len(rows)
+
+    def _on_canvas(self, photos: Sequence[np.ndarray], rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         largest = np.max([photo.shape[:2] for photo in photos], axis=0)
         rows_needed, columns_needed = (_canvas_side(int(side)) for side in largest)
         self.photo_hw = (max(self.photo_hw[0], rows_needed), max(self.photo_hw[1], columns_needed))
-        canvas = np.zeros((size, *self.photo_hw, 3), np.uint8)
+        canvas = np.zeros((len(rows), *self.photo_hw, 3), np.uint8)
         for row, i in enumerate(rows):
             canvas[row, : photos[i].shape[0], : photos[i].shape[1]] = photos[i]
-        return canvas, np.array([photos[i].shape[:2] for i in rows], np.int32), rows
+        return canvas, np.array([photos[i].shape[:2] for i in rows], np.int32)
 
     def read(self, image: Photo) -> np.ndarray:
         """Pixels of one image, uint8 [H, W, 3] RGB, in which its boxes count. PizaError if it cannot be read."""

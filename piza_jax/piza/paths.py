@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from piza_jax.piza.zoom import Beam, ZoomModel, ZoomResult, ZoomStep, log_path_score, read
+from piza_jax.piza.learnt import path_features
+from piza_jax.piza.zoom import Beam, ZoomModel, ZoomResult, ZoomStep, log_end_score, log_path_score, read
 from piza_jax.piza.zoom_config import ZoomConfig
 
 
@@ -67,15 +68,17 @@ def start_paths(model: ZoomModel, whole: jax.Array, config: ZoomConfig) -> Paths
 
 
 def path_values(paths: Paths, config: ZoomConfig) -> jax.Array:
-    """Logarithms of the path scores [B, K], -inf in empty places."""
+    """Logarithms of the path scores of paths on their way [B, K], -inf in empty places."""
     values = log_path_score(paths.log_sum, paths.score, jnp.maximum(paths.length, 1), config)
     return jnp.where(paths.valid, values, -jnp.inf)
 
 
 def result_of(end: Paths, passes: jax.Array, config: ZoomConfig) -> ZoomResult:
     """The best path as the result of the zoom, with the ends of all, and the views int32 [B] that all paths saw."""
-    values, order = jax.lax.top_k(path_values(end, config), config.beam)
-    paths = take_paths(end, order)
+    features = path_features(end.steps, end.taken)
+    ends = log_end_score(path_values(end, config), features, config)
+    values, order = jax.lax.top_k(jnp.where(end.valid, ends, -jnp.inf), config.beam)
+    paths, features = take_paths((end, features), order)
     path_scores = jnp.exp(values)
     best: Paths = jax.tree.map(lambda x: x[:, 0], paths)
     return ZoomResult(
@@ -90,7 +93,14 @@ def result_of(end: Paths, passes: jax.Array, config: ZoomConfig) -> ZoomResult:
         active=best.taken,
         path_score=path_scores[:, 0],
         no_target=path_scores[:, 0] < config.no_target_threshold,
-        beam=Beam(paths.step.box, jnp.where(paths.valid, paths.step.score, 0.0), path_scores, paths.valid, passes),
+        beam=Beam(
+            boxes=paths.step.box,
+            scores=jnp.where(paths.valid, paths.step.score, 0.0),
+            path_scores=path_scores,
+            valid=paths.valid,
+            passes=passes,
+            features=features,
+        ),
     )
 
 

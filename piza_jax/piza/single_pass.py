@@ -20,6 +20,7 @@ from flax import nnx
 from piza_jax.data.preprocess import Preprocessing, on_canvas
 from piza_jax.errors import PizaError
 from piza_jax.piza.boxes import best_box, box_in_photo
+from piza_jax.piza.placement import OneDevice, Placement, padded
 from piza_jax.piza.zoom import Normalise, ZoomModel
 
 MANY_SIZES = 32
@@ -44,6 +45,7 @@ class SinglePass:
         normalise: Normalise,
         batch_size: int,
         canvas_multiple: int = 1,
+        placement: Placement | None = None,
     ):
         """Wrap a model's structure; its weights come with each call.
 
@@ -53,6 +55,7 @@ class SinglePass:
             normalise: makes the detector's input of a view.
             batch_size: most photos in one run of the device.
             canvas_multiple: sides of the canvas are rounded up to multiples of this many pixels.
+            placement: devices that share each run; by default one has it all.
 
         Raises:
             PizaError: a canvas_multiple below 1.
@@ -60,6 +63,7 @@ class SinglePass:
         if canvas_multiple < 1:
             raise PizaError(f"canvas_multiple is {canvas_multiple}; it must be at least 1 pixel")
         self.preprocessing, self.batch_size, self.canvas_multiple = preprocessing, batch_size, canvas_multiple
+        self._placement = placement or OneDevice()
         self._canvases: set[tuple[int, int]] = set()
         graphdef = nnx.graphdef(model)
 
@@ -80,7 +84,7 @@ class SinglePass:
             whole = jnp.concatenate([jnp.zeros_like(photo_wh), photo_wh], axis=1)
             return logits, boxes, box_in_photo(best, whole, photo_hw), score
 
-        self._run = jax.jit(run)
+        self._run = self._placement.compile(run)
 
     def __call__(
         self, state: Any, photos: Sequence[np.ndarray], input_ids: np.ndarray, token_mask: np.ndarray
@@ -108,11 +112,11 @@ class SinglePass:
         looks: dict[int, Look] = {}
         for canvas_hw, members in groups.items():
             self._count(canvas_hw)
-            size = min(1 << (len(members) - 1).bit_length(), self.batch_size)
-            rows = members + members[-1:] * (size - len(members))  # the last one again where the batch is not full
+            rows = [members[row] for row in padded(len(members), self.batch_size, self._placement.parts)]
             canvas, valid_hw = on_canvas([views[row] for row in rows], canvas_hw)
             photo_hw = np.array([photos[row].shape[:2] for row in rows], np.int32)
-            found = jax.device_get(self._run(state, canvas, valid_hw, photo_hw, input_ids[rows], token_mask[rows]))
+            arrays = self._placement.batch((canvas, valid_hw, photo_hw, input_ids[rows], token_mask[rows]))
+            found = self._placement.fetch(self._run(state, *arrays))
             if not all(np.isfinite(part).all() for part in found[1:]):
                 raise PizaError("the model gave a score that is not finite; its weights are damaged or it diverged")
             for place, index in enumerate(members):

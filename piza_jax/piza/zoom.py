@@ -22,7 +22,8 @@ from piza_jax.ops.boxes import area
 from piza_jax.ops.crop import crop_resize
 from piza_jax.ops.images import normalise
 from piza_jax.piza.boxes import best_box, box_in_photo, square, widen
-from piza_jax.piza.zoom_config import ZoomConfig, changed, zoom_config_of
+from piza_jax.piza.learnt import path_features
+from piza_jax.piza.zoom_config import LEARNT, ZoomConfig, changed, zoom_config_of
 
 __all__ = ["Normalise", "ZoomConfig", "ZoomModel", "ZoomResult", "changed", "zoom", "zoom_config_of"]
 
@@ -60,6 +61,7 @@ class Beam(NamedTuple):
     path_scores: jax.Array  # [B, K], 0..1
     valid: jax.Array  # bool [B, K], False where the views had fewer distinct boxes
     passes: jax.Array  # int32 [B], views that were looked at by all paths together
+    features: jax.Array  # [B, K, F], see learnt.FEATURES
 
 
 class ZoomResult(NamedTuple):
@@ -173,7 +175,8 @@ def zoom(
     steps, active = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (steps, active))  # [B, N, ...]
     num_steps = jnp.sum(active, axis=1, dtype=jnp.int32)
     log_sum = jnp.sum(jnp.where(active, log_score(steps.score), 0.0), axis=1)
-    path_score = jnp.exp(log_path_score(log_sum, end.step.score, num_steps, config))
+    log_end = log_path_score(log_sum, end.step.score, num_steps, config)
+    path_score = jnp.exp(log_end_score(log_end, path_features(steps, active), config))
     return ZoomResult(
         box=end.step.box,
         score=end.step.score,
@@ -251,7 +254,7 @@ def log_score(score: jax.Array) -> jax.Array:
 
 
 def log_path_score(log_sum: jax.Array, score: jax.Array, count: jax.Array, config: ZoomConfig) -> jax.Array:
-    """Logarithm of the path score, by config.path_score, of any shape.
+    """Logarithm of the path score of paths on their way, by config.rule, of any shape.
 
     Args:
         log_sum: sum of ``log_score`` over the boxes of the path.
@@ -259,9 +262,15 @@ def log_path_score(log_sum: jax.Array, score: jax.Array, count: jax.Array, confi
         count: number of its boxes.
         config: holds the rule.
     """
-    if config.path_score == "last":
+    if config.rule == "last":
         return log_score(score)
-    return log_sum if config.path_score == "product" else log_sum / count
+    return log_sum if config.rule == "product" else log_sum / count
+
+
+def log_end_score(log_path: jax.Array, features: jax.Array, config: ZoomConfig) -> jax.Array:
+    """The same of paths at their ends, float32 [...]: as it is, or the learnt score of their features [..., F]."""
+    learnt = config.path_score == LEARNT and config.learnt
+    return learnt.log_score(features) if learnt else log_path
 
 
 def _training_free(

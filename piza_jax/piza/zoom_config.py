@@ -8,9 +8,11 @@ from typing import Any
 from piza_jax.errors import PizaError
 from piza_jax.ops.crop import METHODS
 from piza_jax.piza.boxes import LEAST_BOX_PX
+from piza_jax.piza.learnt import LearntScore, as_learnt
 
 MODES = ("piza", "training_free")
 PATH_SCORES = ("last", "mean_log", "product")
+LEARNT = "learnt"
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,13 @@ class ZoomConfig:
         crop_method: see ``ops.crop.crop_resize``.
         beam: how many paths are followed at once, K; 1 follows the best box only. See ``piza.beam``.
         path_score: by what paths are compared, from the scores of their boxes: "last", the last one; "mean_log", their
-            geometric mean; "product", their product, which favours short paths.
+            geometric mean; "product", their product, which favours short paths. "learnt" compares the ends of paths by
+            ``learnt``, and those on their way by its rule.
         nms_iou: two boxes that overlap more than this are one place, of which only the better one is followed.
         no_target_threshold: a best path with a lower path score than this (0..1) has found no target; 0: never.
         backtrack: a view whose best score is below this part (0..1) of the score of the box that led to it has found
             nothing: back to the crop before. 0: never.
+        learnt: coefficients that piza tune found, see ``piza.learnt``; a mapping becomes one.
     """
 
     max_steps: int = 5
@@ -50,8 +54,14 @@ class ZoomConfig:
     nms_iou: float = 0.5
     no_target_threshold: float = 0.0
     backtrack: float = 0.0
+    learnt: LearntScore | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "learnt", as_learnt(self.learnt))
+        if self.path_score == LEARNT and self.learnt is None:
+            raise PizaError(
+                "zoom.path_score 'learnt' needs coefficients: give --zoom=FILE, a file of piza tune that has some"
+            )
         rules = (
             ("max_steps", self.max_steps >= 1, "at least 1"),
             ("stop_threshold", self.stop_threshold > 0, "above 0"),
@@ -63,7 +73,12 @@ class ZoomConfig:
             ("tight", 0 < self.tight <= 1, "above 0 and at most 1"),
             ("crop_method", self.crop_method in METHODS, f"one of {', '.join(METHODS)}"),
             ("beam", self.beam >= 1, "at least 1"),
-            ("path_score", self.path_score in PATH_SCORES, f"one of {', '.join(PATH_SCORES)}"),
+            ("path_score", self.path_score in (*PATH_SCORES, LEARNT), f"one of {', '.join((*PATH_SCORES, LEARNT))}"),
+            (
+                "learnt",
+                self.learnt is None or self.learnt.rule in PATH_SCORES,
+                f"of a rule among {', '.join(PATH_SCORES)}",
+            ),
             ("nms_iou", 0 < self.nms_iou < 1, "between 0 and 1"),
             ("no_target_threshold", 0 <= self.no_target_threshold <= 1, "from 0 to 1"),
             ("backtrack", 0 <= self.backtrack <= 1, "from 0 to 1"),
@@ -71,6 +86,11 @@ class ZoomConfig:
         for name, good, wanted in rules:
             if not good:
                 raise PizaError(f"zoom.{name} is {getattr(self, name)!r}; it must be {wanted}")
+
+    @property
+    def rule(self) -> str:
+        """By what paths on their way are compared, one of PATH_SCORES."""
+        return self.learnt.rule if self.learnt and self.path_score == LEARNT else self.path_score
 
     @property
     def one_path(self) -> bool:

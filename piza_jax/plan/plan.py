@@ -35,7 +35,8 @@ class Plan:
         zoom: the zoom of a batch, all its steps; None if it was not asked for.
         largest_batch: over all devices; None if it was not searched for.
         tried: {batch: bytes that it needs on a device} of that search.
-        hours: low and high, for EPOCHS of TRAIN_L.
+        length: what is trained for: EPOCHS of TRAIN_L, or the steps of a run on captions.
+        hours: low and high, for that.
         unknown: sentences.
     """
 
@@ -51,6 +52,7 @@ class Plan:
     zoom_times: Times | None
     largest_batch: int | None
     tried: dict[int, int | None]
+    length: str
     hours: tuple[float, float] | None
     unknown: tuple[str, ...]
 
@@ -89,7 +91,10 @@ def make_plan(
     batch = config.train.batch_size if batch is None else batch
     sharding.check_batch(mesh, batch)
     chip = find_chip(devices[0])
-    program = make_program(config, mesh, TRAIN_L / batch)
+    captions = config.data.get("captions")
+    per_epoch = (config.data.num_photos if captions else TRAIN_L) / batch
+    length, steps = _length(config, per_epoch)
+    program = make_program(config, mesh, per_epoch)
     say(f"compiling the training step for {len(devices)} x {devices[0].device_kind}, batch {batch}")
     step = measure_step(program, batch)
     tried: dict[int, int | None] = {batch: step.total}
@@ -105,11 +110,13 @@ def make_plan(
     canvas_hw = tuple(config.data.canvas_hw)
     step_times = zoom_times = hours = None
     if chip is not None:
-        step_times = estimate(step, chip, len(devices), detector, canvas_hw, training=True)
-        hours = (_hours(step_times.low, batch), _hours(step_times.high, batch))
+        views = int(config.train.get("stage", "detector") == "detector")
+        targets = captions.max_boxes if captions else 1
+        sizes = chip, len(devices), detector, canvas_hw
+        step_times = estimate(step, *sizes, training=True, views=views, targets=targets)
+        hours = (steps * step_times.low / 3600, steps * step_times.high / 3600)
         if zoom is not None:
-            steps = config.search.max_steps
-            zoom_times = estimate(zoom, chip, len(devices), detector, canvas_hw, training=False, views=steps)
+            zoom_times = estimate(zoom, *sizes, training=False, views=config.search.max_steps)
     trainable, frozen = program.abstract_state.trainable, program.abstract_frozen
     return Plan(
         topology=topology or "",
@@ -124,6 +131,7 @@ def make_plan(
         zoom_times=zoom_times,
         largest_batch=largest,
         tried=tried,
+        length=length,
         hours=hours,
         unknown=_unknown(chip, step, zoom, len(devices)),
     )
@@ -168,8 +176,12 @@ def _affine(totals: Mapping[int, int], limit: float) -> int | None:
     return int(low + (limit - totals[low]) / slope) if slope > 0 else None
 
 
-def _hours(seconds: float, batch: int) -> float:
-    return EPOCHS * TRAIN_L / batch * seconds / 3600
+def _length(config: ConfigDict, steps_per_epoch: float) -> tuple[str, float]:
+    """How long a run is, in words and in steps: the paper's, or that of its configuration where it is on captions."""
+    if not config.data.get("captions"):
+        return f"{EPOCHS} epochs of {TRAIN_L:,}", EPOCHS * steps_per_epoch
+    steps = config.train.num_steps or round(config.train.num_epochs * steps_per_epoch)
+    return f"{steps:,} steps", steps
 
 
 def _count(parameters: Mapping[str, jax.ShapeDtypeStruct]) -> int:
@@ -183,6 +195,8 @@ def _settings(config: ConfigDict) -> dict[str, Any]:
         "freeze": list(config.get("freeze", ())),
         "canvas_hw": list(config.data.canvas_hw),
         "max_tokens": config.data.max_tokens,
+        "boxes_of_a_caption": config.data.captions.max_boxes if config.data.get("captions") else "",
+        "stage": "" if config.train.get("stage", "detector") == "detector" else config.train.stage,
         "dtype": detector.dtype,
         "remat": detector.remat,
         "swin": f"dim {detector.swin.dim}, depths {tuple(detector.swin.depths)}",

@@ -11,8 +11,8 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from piza_jax.data.captions import caption_fields
 from piza_jax.data.samples import sample_fields
-from piza_jax.errors import PizaError
 from piza_jax.models.params import unflatten_state
 from piza_jax.piza.detector import config_from_dict
 from piza_jax.piza.zoom import zoom, zoom_config_of
@@ -20,7 +20,7 @@ from piza_jax.plan.collectives import Collective, read_collectives
 from piza_jax.plan.flops import matmul_flops, unknown_loops
 from piza_jax.training import sharding
 from piza_jax.training.program import Program, Task
-from piza_jax.training.task import model_parts, sample_config
+from piza_jax.training.task import caption_config, model_parts, sample_config
 from piza_jax.training.throughput import needed_bytes
 
 Traced = Callable[[], jax.stages.Traced]
@@ -59,10 +59,8 @@ def make_program(config: ConfigDict, mesh: Mesh, steps_per_epoch: float = 1.0) -
     """The training program of a configuration, without data or weights.
 
     Raises:
-        PizaError: a configuration of captions, which has no zoom, or one that training would refuse.
+        PizaError: a configuration that training would refuse.
     """
-    if config.data.get("captions"):
-        raise PizaError("plans are made for zoom training; this configuration trains on captions (data.captions)")
     task = Task(
         **model_parts(config, config_from_dict(config.model.to_dict())), dataset=(), steps_per_epoch=steps_per_epoch
     )
@@ -77,9 +75,12 @@ def measure_step(program: Program, batch: int) -> Measured:
     """
     mesh, config = program.mesh, program.config
     sharding.check_batch(mesh, batch)
+    fields = (
+        caption_fields(caption_config(config)) if config.data.get("captions") else sample_fields(sample_config(config))
+    )
     inputs = {
         name: jax.ShapeDtypeStruct((batch, *shape), dtype, sharding=sharding.batch_sharding(mesh))
-        for name, (shape, dtype) in sample_fields(sample_config(config)).items()
+        for name, (shape, dtype) in fields.items()
     }
     state, frozen = program.arguments()
     parts = {"trained": state.trainable, "frozen": frozen, "optimizer": state.optimizer, "inputs": inputs}
@@ -88,6 +89,8 @@ def measure_step(program: Program, batch: int) -> Measured:
 
 def measure_zoom(program: Program, batch: int, photo_hw: tuple[int, int]) -> Measured:
     """Trace and compile the zoom of a batch of photos of at most that height and width, all its steps.
+
+    A model without PIZA's parts, such as one trained on captions, zooms by rule.
 
     Raises:
         PizaError: a batch that does not divide over the mesh.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from piza_jax.models.config import DetectorConfig
+from piza_jax.models.denoising import group_count
 from piza_jax.plan.chips import DEFORMABLE_QUERIES, Chip
 from piza_jax.plan.programs import Measured
 
@@ -42,6 +43,7 @@ def estimate(
     *,
     training: bool,
     views: int = 1,
+    targets: int = 1,
 ) -> Times:
     """Times of a compiled program.
 
@@ -52,7 +54,8 @@ def estimate(
         detector: sizes of the model.
         canvas_hw: of a view.
         training: whether there is a backward pass.
-        views: that one call looks at of each sample: the steps of a zoom.
+        views: that one call looks at of each sample: the steps of a zoom; 0: a program without deformable attention.
+        targets: most targets of a sample in training.
     """
     compute = measured.flops / devices / chip.flops
     memory = None if measured.traffic is None else measured.traffic / chip.memory_bandwidth
@@ -60,7 +63,7 @@ def estimate(
     samples = measured.batch * views / devices  # along the tensor axis devices share the heads
     deformable = None
     if chip.deformable_ms is not None:
-        units = samples * deformable_units(detector, canvas_hw, training)
+        units = samples * deformable_units(detector, canvas_hw, training, targets)
         forward, both = chip.deformable_ms
         again = training and detector.remat != "none"
         ranges = [(both if training else forward)[end] + (forward[end] if again else 0.0) for end in (0, 1)]
@@ -73,10 +76,11 @@ def estimate(
     return Times(compute, memory, links, deformable, low, high, max(parts, key=lambda name: parts[name]))
 
 
-def deformable_units(detector: DetectorConfig, canvas_hw: tuple[int, int], training: bool) -> float:
+def deformable_units(detector: DetectorConfig, canvas_hw: tuple[int, int], training: bool, targets: int = 1) -> float:
     """Deformable attentions of one sample, in those that chips.py gives times for."""
     cells = count_cells(detector, canvas_hw)
-    extra = 2 * detector.denoising_queries if training else 0
+    denoising = training and detector.denoising_queries
+    extra = 2 * group_count(detector.denoising_queries, targets) * targets if denoising else 0
     queries = detector.encoder_layers * cells + detector.decoder_layers * (detector.queries + extra)
     each = detector.levels * detector.points * detector.dim  # heads x channels of a head = dim
     return queries / DEFORMABLE_QUERIES * each / _MEASURED_SAMPLES

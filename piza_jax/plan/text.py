@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from piza_jax.plan.plan import EPOCHS, TRAIN_L, Plan
+from piza_jax.plan.plan import Plan
 from piza_jax.plan.programs import Measured
 from piza_jax.plan.roofline import Times
 
@@ -23,7 +23,7 @@ def text(plan: Plan) -> str:
         *_program(plan, plan.step, plan.step_times, devices),
     ]
     if plan.hours:
-        lines.append(f"  {EPOCHS} epochs of {TRAIN_L:,}: {_range(*plan.hours)} hours")
+        lines.append(f"  {plan.length}: {_range(*plan.hours)} hours")
     if plan.largest_batch is not None:
         lines.append(f"  largest batch that fits: {plan.largest_batch} ({plan.largest_batch / devices:g} a device)")
     if plan.zoom is not None:

@@ -146,6 +146,50 @@ def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Arra
     return {name: jax.make_array_from_process_local_data(sharding, np.asarray(value)) for name, value in batch.items()}
 
 
+class Spread:
+    """The devices of a mesh sharing the batches of a Grounder: a ``piza.placement.Placement``.
+
+    Each device along the data and fsdp axes has its own rows and all weights, and runs the program of one device on
+    them: nothing is sent between devices but sharded weights, and one whose rows are finished waits for no other's.
+    Devices along the tensor axis do the same work.
+    """
+
+    def __init__(self, mesh: Mesh):
+        """Take a mesh, which may reach over several processes that all hold the same batches."""
+        self.mesh, self.parts = mesh, batch_devices(mesh)
+
+    def model(self, state: Any) -> Any:
+        """Weights on the mesh: those of a run stay in its shards, others are copied to every device."""
+        devices, whole = set(self.mesh.devices.flat), replicated(self.mesh)
+
+        def place(leaf: Any) -> jax.Array:
+            there = isinstance(leaf, jax.Array) and leaf.sharding.device_set == devices
+            return leaf if there else jax.device_put(leaf, whole)
+
+        return jax.tree.map(place, state)
+
+    def batch(self, tree: Any) -> Any:
+        """Rows of NumPy arrays [B, ...], each on its own devices; parts divides B."""
+        rows = batch_sharding(self.mesh)
+        return jax.tree.map(lambda leaf: jax.make_array_from_callback(leaf.shape, rows, lambda at: leaf[at]), tree)
+
+    def compile(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of weights and arrays [B, ...] to arrays [B, ...] as one of each device's rows."""
+        rows = PartitionSpec(BATCH)
+
+        def local(state: Any, arrays: tuple[Any, ...]) -> Any:
+            return run(state, *arrays)
+
+        spread = jax.shard_map(local, mesh=self.mesh, in_specs=(PartitionSpec(), rows), out_specs=rows, check_vma=False)
+        return jax.jit(lambda state, *arrays: spread(state, arrays))
+
+    def fetch(self, tree: Any) -> Any:
+        """Whole NumPy arrays, in every process."""
+        if not batch_sharding(self.mesh).is_fully_addressable:
+            tree = jax.jit(lambda arrays: arrays, out_shardings=replicated(self.mesh))(tree)
+        return jax.device_get(tree)
+
+
 def abstract(tree: Any, shardings: Any) -> Any:
     """Tree of ShapeDtypeStruct that carry their shardings: the target of a restore."""
     return jax.tree.map(

@@ -33,7 +33,7 @@ from piza_jax.peft import select
 from piza_jax.piza.detector import PizaConfig, PizaDetector, config_from_dict
 from piza_jax.piza.grounding import Grounder
 from piza_jax.piza.zoom import zoom_config_of
-from piza_jax.training import checkpoint
+from piza_jax.training import checkpoint, sharding
 from piza_jax.training.loop import FitResult, fit
 from piza_jax.training.losses import LossConfig
 from piza_jax.training.objective import compute_caption_losses, compute_losses
@@ -142,7 +142,8 @@ def make_evaluate(config: ConfigDict, source: Source, tokenizer: Tokenizer) -> E
         if grounders:
             grounders[0].update(model)  # its programs stay compiled
         else:
-            grounders.append(Grounder(model, tokenizer, zoom_config, config.data.max_tokens))
+            spread = sharding.Spread(sharding.mesh_of(config.mesh))
+            grounders.append(Grounder(model, tokenizer, zoom_config, config.data.max_tokens, placement=spread))
         found = list(predictions(grounders[0], source, config.evaluation.num_records))
         values = summarise({"": measure(found)})[""][ALL]
         return {name: float(value) for name, value in (values or {}).items()}
