@@ -22,7 +22,7 @@ from piza_jax.data.tokenize import Tokenizer
 from piza_jax.data.views import DECODE_MARGIN, content_hw, make_view, view_needs
 from tests.small_source import TEXTS, encoded, record
 
-MEAN_ERROR = {"real": 0.7, "drawn": 1.0}  # of 255, over a view of a whole photo; see docs/input_pipeline.md
+MEAN_ERROR = {"real": 0.7, "drawn": 1.2}  # of 255, over a view of a whole photo; see docs/input_pipeline.md
 
 
 def picture(size=(640, 480), seed=0):
