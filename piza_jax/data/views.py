@@ -13,8 +13,8 @@ from PIL import Image
 from piza_jax.data.decode import FACTORS, Decoded
 from piza_jax.errors import PizaError
 
-# A photo decoded at a part of its resolution is still this much larger than its view. From 1 on the resize only shrinks,
-# but views are then up to 1.6 of 255 from exact on average over their pixels, at 1.5 up to 0.6 (docs/input_pipeline.md).
+# A photo decoded at a part of its resolution is still this much larger than its view. From 1 on the resize only shrinks
+# it, but photos' views are then up to 1.6 of 255 from exact in the mean, at 1.5 up to 0.6 (docs/input_pipeline.md).
 DECODE_MARGIN = 1.5
 
 
