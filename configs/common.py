@@ -72,6 +72,9 @@ def base(model: PizaConfig) -> ConfigDict:
                 "stop_fraction": None,  # part of stop samples; None: as often as any other step
                 # {"max_boxes", "min_phrases", "max_phrases"}: captions of several phrases of one picture, with "mini".
                 "captions": {},
+                # Training decodes no more of a JPEG than a view needs: at 1/2, 1/4 or 1/8, and down to its last row.
+                "scaled_decode": True,
+                "expressions_a_photo": 1,  # so many of one photo follow each other, and it is decoded once for all
                 "hide": "",  # "photo" or "expression": what a model learns without it is a leak in the data
                 "num_workers": 4,
             },

@@ -11,7 +11,8 @@ import time
 import grain
 import numpy as np
 
-from piza_jax.data.pipeline import Batches, process_positions, source_index
+from piza_jax.data.order import source_index
+from piza_jax.data.pipeline import Batches, process_positions
 from piza_jax.errors import PizaError
 from tests import tiny_task
 

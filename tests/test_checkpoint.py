@@ -10,6 +10,7 @@ import pytest
 
 from piza_jax.errors import PizaError
 from piza_jax.training import checkpoint, sharding
+from piza_jax.training import config as configs
 from piza_jax.training.loop import fit
 from piza_jax.training.program import Program
 from piza_jax.training.writer import read_metrics
@@ -152,6 +153,20 @@ def test_free_settings_may_change(copy):
     notes = checkpoint.prepare_workdir(workdir, changed)
     assert sorted(notes) == ["mesh.fsdp: 4 there, 1 now", "train.num_steps: 6 there, 9 now"]
     assert checkpoint.read_config(workdir).train.num_steps == 9
+
+
+def test_a_run_from_before_a_setting_has_what_was_done_then(copy):
+    workdir, config = copy
+    old, new = config.copy_and_resolve_references(), config.copy_and_resolve_references()
+    with old.unlocked(), new.unlocked():
+        old.data = {"num_workers": 0}
+        new.data = {"num_workers": 0, "scaled_decode": False, "expressions_a_photo": 1}
+    (workdir / "config.json").write_text(configs.to_json(old))
+    assert checkpoint.prepare_workdir(workdir, new) == []
+    (workdir / "config.json").write_text(configs.to_json(old))
+    new.data.scaled_decode = True
+    with pytest.raises(PizaError, match=r"data.scaled_decode: False there, True now"):
+        checkpoint.prepare_workdir(workdir, new)
 
 
 def test_config_may_change_before_the_first_checkpoint(tmp_path):

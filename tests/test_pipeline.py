@@ -10,7 +10,8 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from piza_jax import PizaError
-from piza_jax.data.pipeline import eval_batches, source_index, train_batches
+from piza_jax.data.order import source_index
+from piza_jax.data.pipeline import eval_batches, train_batches
 from piza_jax.data.samples import SampleConfig
 from piza_jax.data.tokenize import Tokenizer
 from tests.small_source import TEXTS, SmallSource, record

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from piza_jax import PizaError
-from piza_jax.data.samples import PHOTO_CACHE, SampleConfig, all_samples, cached_photo, random_sample
+from piza_jax.data.samples import SampleConfig, all_samples, random_sample
 from piza_jax.data.search import SearchConfig, ideal_boxes
 from piza_jax.data.tokenize import Tokenizer
 from piza_jax.data.views import view_to_photo
@@ -86,15 +86,3 @@ def test_scale_range_renders_smaller_contents(tokenizer):
 def test_impossible_sample_setting_is_an_error_that_names_it(setting):
     with pytest.raises(PizaError, match=next(iter(setting))):
         SampleConfig(**setting)
-
-
-def test_photos_of_neighbouring_records_are_decoded_once():
-    images = [record(index)["image"] for index in range(PHOTO_CACHE + 1)]
-    first = cached_photo(images[0], "a photo")
-    assert cached_photo(images[0], "a photo") is first
-    assert cached_photo(images[1], "a photo").tobytes() != first.tobytes()
-    assert cached_photo(images[0], "a photo") is first
-    for data in images[1:]:
-        cached_photo(data, "a photo")
-    assert cached_photo(images[0], "a photo") is not first
-    assert cached_photo.cache_info().currsize == PHOTO_CACHE

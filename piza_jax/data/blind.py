@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from piza_jax.data.decode import open_rgb
@@ -31,6 +32,11 @@ class BlindSource:
     def __len__(self) -> int:
         """Number of records."""
         return len(self.source)
+
+    @property
+    def photo_index(self) -> np.ndarray | None:
+        """Int [N], equal for the records of one photo; None where the source does not know."""
+        return getattr(self.source, "photo_index", None)
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         """Record number ``index`` without its photo's content, or without its expression."""

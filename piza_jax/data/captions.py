@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from piza_jax.data.samples import cached_photo, naming
+from piza_jax.data.decode import photo_size
+from piza_jax.data.photo_cache import PHOTOS
+from piza_jax.data.samples import naming
 from piza_jax.data.tokenize import Tokenizer
-from piza_jax.data.views import make_view, photo_to_view
+from piza_jax.data.views import make_view, photo_to_view, view_needs
 from piza_jax.errors import PizaError
 
 
@@ -42,6 +44,7 @@ class CaptionConfig:
         min_phrases: least phrases of a caption, where there is room for them.
         max_phrases: most phrases of a caption; the number is drawn between the two.
         scale_range: random size of the content, as in samples.SampleConfig.
+        scaled_decode: as in samples.SampleConfig.
     """
 
     canvas_hw: tuple[int, int] = (1024, 1024)
@@ -50,6 +53,7 @@ class CaptionConfig:
     min_phrases: int = 1
     max_phrases: int = 8
     scale_range: tuple[float, float] = (1.0, 1.0)
+    scaled_decode: bool = True
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "max_boxes", "min_phrases", "max_phrases"):
@@ -79,9 +83,11 @@ def random_caption(
         PizaError: names the record: damaged photo, or no phrase that fits.
     """
     with naming(record):
-        photo = cached_photo(record["image"], record["name"])
-        whole = np.array([0, 0, photo.width, photo.height], np.float32)
-        image, valid_hw = make_view(photo, whole, config.canvas_hw, float(rng.uniform(*config.scale_range)))
+        size = photo_size(record["image"], record["name"])
+        whole, scale = np.array([0, 0, *size], np.float32), float(rng.uniform(*config.scale_range))
+        factor = view_needs(whole, config.canvas_hw, scale, size)[0] if config.scaled_decode else 1
+        photo = PHOTOS.get(record["image"], record["name"], factor)
+        image, valid_hw = make_view(photo, whole, config.canvas_hw, scale)
         chosen = _choose(record["phrases"], tokenizer, config, rng)
         input_ids, token_mask, spans = _join([tokens for _, tokens in chosen], tokenizer, config.max_tokens)
         boxes, positive = _targets([phrase for phrase, _ in chosen], spans, config)

@@ -42,6 +42,11 @@ class MiniSource:
         """All expressions, in order, without drawing anything: for training a tokenizer."""
         return [record.expression for _, record in self.records]
 
+    @property
+    def photo_index(self) -> np.ndarray:
+        """Int64 [N], equal for the expressions of one picture."""
+        return np.array([number for number, _ in self.records], np.int64)
+
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         """Expression number ``index`` with the JPEG of its picture."""
         number, record = self.records[int(index)]

@@ -140,6 +140,11 @@ class RecordSource:
         """All records, in order, without reading a photo."""
         return list(self.records)
 
+    @property
+    def photo_index(self) -> np.ndarray:
+        """Int64 [N], equal for the records of one photo."""
+        return np.unique([record.image for record in self.records], return_inverse=True)[1]
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Encoded photo and record number ``index``."""
         record = self.records[index]

@@ -3,19 +3,16 @@
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from piza_jax.data.decode import open_rgb
+from piza_jax.data.decode import Decoded, photo_size
+from piza_jax.data.photo_cache import PHOTOS
 from piza_jax.data.search import SearchConfig, check_box, ideal_boxes, progress, search_boxes
 from piza_jax.data.tokenize import Tokenizer
-from piza_jax.data.views import make_view, photo_to_view
+from piza_jax.data.views import make_view, photo_to_view, view_needs
 from piza_jax.errors import PizaError
-
-PHOTO_CACHE = 4  # decoded photos kept by each process; data sets list the expressions of one photo together
 
 
 @dataclass(frozen=True)
@@ -32,6 +29,9 @@ class SampleConfig:
             canvas; (1.0, 1.0) is off. It stands for the recipe's random short side of 480..800 (long side at most
             1333): on a canvas made for 800 that is (0.6, 1.0), drawn evenly instead of from 11 sizes. The recipe's
             other branch, a random crop, has no counterpart: crops are what the search makes.
+        scaled_decode: random samples decode no more of a JPEG than their view needs: at 1/2, 1/4 or 1/8 of its
+            resolution where the view is much smaller, which changes its pixels a little, and down to its last row,
+            which changes nothing.
     """
 
     canvas_hw: tuple[int, int] = (1024, 1024)
@@ -39,6 +39,7 @@ class SampleConfig:
     search: SearchConfig = field(default_factory=SearchConfig)
     stop_fraction: float | None = None
     scale_range: tuple[float, float] = (1.0, 1.0)
+    scaled_decode: bool = True
 
     def __post_init__(self) -> None:
         if len(self.canvas_hw) != 2 or min(self.canvas_hw) < 1:
@@ -50,7 +51,12 @@ class SampleConfig:
 
 
 def random_sample(
-    record: Mapping[str, Any], tokenizer: Tokenizer, config: SampleConfig, rng: np.random.Generator
+    record: Mapping[str, Any],
+    tokenizer: Tokenizer,
+    config: SampleConfig,
+    rng: np.random.Generator,
+    *,
+    shared: bool = False,
 ) -> dict[str, Any]:
     """One training sample (photo, expression, t) of a record, t and jitter drawn from rng.
 
@@ -59,6 +65,7 @@ def random_sample(
         tokenizer: makes the token ids.
         config: how to make samples.
         rng: the only source of chance.
+        shared: other samples of the photo follow, so that it is better decoded down to its end.
 
     Returns:
         image uint8 [H, W, 3], content top left, zero elsewhere; valid_hw int32 [2]; input_ids int32 [L]; token_mask
@@ -70,9 +77,12 @@ def random_sample(
         PizaError: names the record: damaged photo, bad box, empty or too long expression.
     """
     with naming(record):
-        photo, boxes, labels = _search(record, config, rng)
+        size = photo_size(record["image"], record["name"])
+        boxes, labels = _search(record, size, config, rng)
         step = _draw_step(len(boxes) - 1, config.stop_fraction, rng)
         scale = float(rng.uniform(*config.scale_range))
+        factor, rows = view_needs(boxes[step], config.canvas_hw, scale, size) if config.scaled_decode else (1, None)
+        photo = PHOTOS.get(record["image"], record["name"], factor, None if shared else rows)
         return _sample(record, photo, boxes, labels, step, scale, tokenizer, config)
 
 
@@ -99,17 +109,12 @@ def all_samples(
 ) -> list[dict[str, Any]]:
     """The T + 1 samples of one search of a record, t = 0..T, the last the stop sample, at full content size.
 
-    Arguments, fields and errors as random_sample.
+    The photo is decoded whole. Arguments, fields and errors as random_sample.
     """
     with naming(record):
-        photo, boxes, labels = _search(record, config, rng)
+        photo = PHOTOS.get(record["image"], record["name"])
+        boxes, labels = _search(record, photo.size, config, rng)
         return [_sample(record, photo, boxes, labels, t, 1.0, tokenizer, config) for t in range(len(boxes))]
-
-
-@lru_cache(maxsize=PHOTO_CACHE)
-def cached_photo(data: bytes, name: str) -> Image.Image:
-    """open_rgb with a memory of the last few photos of this process. Do not change the image it returns."""
-    return open_rgb(data, name)
 
 
 @contextlib.contextmanager
@@ -122,12 +127,10 @@ def naming(record: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _search(
-    record: Mapping[str, Any], config: SampleConfig, rng: np.random.Generator
-) -> tuple[Image.Image, np.ndarray, np.ndarray]:
-    photo = cached_photo(record["image"], record["name"])
-    target = check_box(record["box_xyxy"], photo.size)
-    boxes = search_boxes(photo.size, target, rng, config.search)
-    return photo, boxes, ideal_boxes(photo.size, target, config.search)
+    record: Mapping[str, Any], size: tuple[int, int], config: SampleConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    target = check_box(record["box_xyxy"], size)
+    return search_boxes(size, target, rng, config.search), ideal_boxes(size, target, config.search)
 
 
 def _draw_step(num_steps: int, stop_fraction: float | None, rng: np.random.Generator) -> int:
@@ -138,7 +141,7 @@ def _draw_step(num_steps: int, stop_fraction: float | None, rng: np.random.Gener
 
 def _sample(
     record: Mapping[str, Any],
-    photo: Image.Image,
+    photo: Decoded,
     boxes: np.ndarray,
     labels: np.ndarray,
     step: int,

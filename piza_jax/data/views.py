@@ -5,10 +5,17 @@ the rest is zero and masked. Pixels are Pillow's antialiased bilinear resize, as
 computed in float32, as the device's own crop does it.
 """
 
+import math
+
 import numpy as np
 from PIL import Image
 
+from piza_jax.data.decode import FACTORS, Decoded
 from piza_jax.errors import PizaError
+
+# A photo decoded at a part of its resolution is still this much larger than its view. From 1 on the resize only shrinks
+# it, but photos' views are then up to 1.6 of 255 from exact in the mean, at 1.5 up to 0.6 (docs/input_pipeline.md).
+DECODE_MARGIN = 1.5
 
 
 def content_hw(box_xyxy: np.ndarray, canvas_hw: tuple[int, int], content_scale: float = 1.0) -> tuple[int, int]:
@@ -25,8 +32,31 @@ def content_hw(box_xyxy: np.ndarray, canvas_hw: tuple[int, int], content_scale: 
     return _whole(height * scale, canvas_hw[0]), _whole(width * scale, canvas_hw[1])
 
 
+def view_needs(
+    box_xyxy: np.ndarray, canvas_hw: tuple[int, int], content_scale: float, photo_wh: tuple[int, int]
+) -> tuple[int, int]:
+    """How much of a photo has to be decoded for a view of it.
+
+    Args:
+        box_xyxy: [4] in photo pixels, inside the photo.
+        canvas_hw: height and width of the canvas.
+        content_scale: size relative to the largest that fits.
+        photo_wh: width and height of the photo.
+
+    Returns:
+        The factor of decode.open_part, at which the photo is still DECODE_MARGIN times as large as the view or, where
+        that is none but 1, whole; and the photo rows, from the top, that the view's filter reads.
+    """
+    height, width = content_hw(box_xyxy, canvas_hw, content_scale)
+    x0, y0, x1, y1 = (float(edge) for edge in box_xyxy)
+    reduction = min((x1 - x0) / width, (y1 - y0) / height)
+    factor = next(factor for factor in FACTORS if factor == 1 or reduction >= DECODE_MARGIN * factor)
+    reach = max((y1 - y0) / height, 1.0)  # of the triangle filter beyond the box
+    return factor, min(math.ceil(y1 + reach) + 2 * factor, photo_wh[1])
+
+
 def make_view(
-    photo: np.ndarray | Image.Image,
+    photo: np.ndarray | Image.Image | Decoded,
     box_xyxy: np.ndarray,
     canvas_hw: tuple[int, int],
     content_scale: float = 1.0,
@@ -36,7 +66,7 @@ def make_view(
     At the box's edges the filter reads the photo around the box, as far as it reaches; nothing is cut off first.
 
     Args:
-        photo: uint8 [H, W, 3] RGB, or an RGB Pillow image.
+        photo: uint8 [H, W, 3] RGB, or an RGB Pillow image, or a part of one that holds what view_needs says.
         box_xyxy: [4] float photo pixels, inside the photo; parts of pixels count.
         canvas_hw: height and width of the canvas.
         content_scale: in (0, 1]; below 1 the content is smaller than it could be (a training augmentation).
@@ -47,17 +77,19 @@ def make_view(
     Raises:
         PizaError: the box has no area or leaves the photo.
     """
-    image = photo if isinstance(photo, Image.Image) else Image.fromarray(photo)
+    if not isinstance(photo, Decoded):
+        image = photo if isinstance(photo, Image.Image) else Image.fromarray(photo)
+        photo = Decoded(image, image.size, 1, image.height)
     box = np.asarray(box_xyxy, np.float32)
-    inside = 0 <= box[0] < box[2] <= image.width and 0 <= box[1] < box[3] <= image.height
+    inside = 0 <= box[0] < box[2] <= photo.size[0] and 0 <= box[1] < box[3] <= photo.size[1]
     if not inside:
         raise PizaError(
-            f"cannot view box {box.tolist()} (xyxy pixels) of a photo of {image.width} x {image.height}: "
+            f"cannot view box {box.tolist()} (xyxy pixels) of a photo of {photo.size[0]} x {photo.size[1]}: "
             "it must have an area and lie inside the photo"
         )
     height, width = content_hw(box, canvas_hw, content_scale)
-    x0, y0, x1, y1 = (float(edge) for edge in box)
-    content = image.resize((width, height), Image.Resampling.BILINEAR, box=(x0, y0, x1, y1))
+    x0, y0, x1, y1 = (float(edge) / photo.factor for edge in box)
+    content = photo.image.resize((width, height), Image.Resampling.BILINEAR, box=(x0, y0, x1, y1))
     canvas = np.zeros((*canvas_hw, 3), np.uint8)
     canvas[:height, :width] = np.asarray(content)
     return canvas, np.array([height, width], np.int32)

@@ -190,6 +190,8 @@ def prepare_workdir(workdir: str | os.PathLike[str], config: ConfigDict) -> list
 def _settings(config: ConfigDict) -> dict[str, Any]:
     """Flat settings; those that came after a run was started have their defaults."""
     values = {"freeze": (), **config.to_dict()}
+    if "data" in values:
+        values["data"] = {"scaled_decode": False, "expressions_a_photo": 1, **values["data"]}
     if "model" in values:
         values["model"] = config_from_dict(values["model"]).to_dict()
     return configs.flatten(values)

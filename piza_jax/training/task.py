@@ -91,6 +91,7 @@ def build_task(config: ConfigDict, workdir: str | os.PathLike[str], evaluate: Ev
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         num_workers=config.data.num_workers,
+        expressions_a_photo=config.data.get("expressions_a_photo", 1),
     )
     return Task(
         **model_parts(config, model_config),
@@ -160,6 +161,7 @@ def sample_config(config: ConfigDict) -> SampleConfig:
         search=SearchConfig(**config.search.to_dict()),
         stop_fraction=data.stop_fraction,
         scale_range=tuple(data.scale_range),
+        scaled_decode=data.get("scaled_decode", False),
     )
 
 
@@ -173,6 +175,7 @@ def caption_config(config: ConfigDict) -> CaptionConfig:
         min_phrases=data.captions.min_phrases,
         max_phrases=data.captions.max_phrases,
         scale_range=tuple(data.scale_range),
+        scaled_decode=data.get("scaled_decode", False),
     )
 
 
@@ -213,6 +216,7 @@ class SceneSource:
 
     def __init__(self, num_photos: int, seed: int, photo_wh: tuple[int, int], num_objects: int = 8):
         self._records: list[dict[str, Any]] = []
+        photos: list[int] = []
         for number in range(num_photos):
             image, records = draw_scene(seed + number, photo_wh, num_objects)
             buffer = io.BytesIO()
@@ -227,6 +231,8 @@ class SceneSource:
                 }
                 for place, record in enumerate(records)
             ]
+            photos += [number] * len(records)
+        self.photo_index = np.array(photos, np.int64)
 
     def __len__(self) -> int:
         return len(self._records)
