@@ -1,0 +1,55 @@
+"""Each benchmark runs at its small size, its sides agree, and its row is well formed; no test asks how fast."""
+
+import re
+import sys
+
+import pytest
+
+from benchmarks import crop, deformable, pipeline, single_pass, start_up, table, train_step, zoom
+
+RUNS = {module.__name__.rpartition(".")[2]: module for module in (crop, deformable, pipeline, single_pass)}
+LONG = {module.__name__.rpartition(".")[2]: module for module in (train_step, zoom)}
+
+
+@pytest.mark.parametrize("name", [*RUNS, *(pytest.param(name, marks=pytest.mark.slow) for name in LONG)])
+def test_small(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "RESULTS", tmp_path / "RESULTS.md")
+    more = {"deformable": ["--no-memory", "--batch=1"]}.get(name, [])
+    row = (RUNS | LONG)[name].main(["--small", "--runs=1", "--append", *more])
+    assert (tmp_path / "RESULTS.md").read_text().splitlines()[-1] == row
+    cells = dict(zip(table.HEAD, re.split(r" \| ", row.strip("| ")), strict=True))
+    assert re.match(r"\d+\.\d\d( \(bar [\d.]+\))?$", cells["peer / ours"])
+    for side in ("ours", "peer"):
+        assert re.match(r"[\d.]+ m?s \([\d.]+\.\.[\d.]+\)$", cells[side])
+    assert cells["command"].startswith(f"`python -m benchmarks.{name} --small --runs=1")
+    assert re.search(r"\d\.\de[+-]\d\d", cells["difference"])
+
+
+FAKE = """
+import os, sys, time
+from pathlib import Path
+cache = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+print("warm" if cache.exists() else "cold", file=sys.stderr)
+time.sleep(0 if cache.exists() else 0.4)
+cache.mkdir(exist_ok=True)
+assert sys.argv[1] == "ground" and sys.argv[4:] == ["--checkpoint", "model", "--max_steps", "5"], sys.argv
+print("step 0: crop")
+print("box (x0 y0 x1 y1 px): 1 2 3 4", flush=True)
+time.sleep(0.3)
+"""
+
+
+def test_start_up_times_cold_and_warm_starts_to_the_box(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "RESULTS", tmp_path / "RESULTS.md")
+    fake = tmp_path / "fake.py"
+    fake.write_text(FAKE)
+    arguments = ["--checkpoint=model", "--max_steps=5", "--runs=1", "--small", "--append"]
+    row = start_up.main(arguments, (sys.executable, str(fake)))
+    cells = dict(zip(start_up.HEAD, row.strip("| ").split(" | "), strict=True))
+    seconds = {name: [float(x) for x in re.findall(r"\d+(?:\.\d+)?", cells[name])[:3]] for name in ("cold", "warm")}
+    assert min(seconds["cold"]) > 0.4  # and the warm ones are not asserted: a busy machine takes its time
+    assert cells["warm"].endswith("(bar 5)")
+    assert cells["model, photo"] == "model, 240 x 320"
+    fake.write_text("import sys; sys.exit('piza: no such model')")
+    with pytest.raises(start_up.PizaError, match="gave no box: piza: no such model"):
+        start_up.main(arguments, (sys.executable, str(fake)))
