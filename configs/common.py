@@ -79,6 +79,9 @@ def base(model: PizaConfig) -> ConfigDict:
                 "num_workers": 4,
             },
             "search": dataclasses.asdict(SearchConfig()),
+            "zoom": {
+                "stop_threshold": 0.95
+            },  # how the trained model zooms, see piza/zoom_config.py; that of the release
             "loss": dataclasses.asdict(LossConfig()),
             "train": {
                 "batch_size": 32,  # over all devices

@@ -1,7 +1,8 @@
 """piza-mini: a small model of the same code that learns SOREC-mini's drawn streets on a CPU.
 
 Arguments: peft=none pre-trains the base on the normal variant, which is drawn as it is read: its towers from random
-weights (stage=towers), then all of it from those (--config.pretrained=DIR). Any other peft, as in
+weights (stage=towers), then all of it from those on captions (--config.pretrained=DIR), then on whole sentences in
+pictures of many sizes (stage=expressions, --config.pretrained=DIR). Any other peft, as in
 configs/piza_sorec.py, fine-tunes a base (--config.pretrained=DIR) on the small targets of a data set that
 `python -m tfds_sorec.build_mini` built. train=train_s|train_l, smoke.
 """
@@ -35,6 +36,9 @@ def _base(method: str) -> ConfigDict:
     config = common.base(config_of_method(method, DetectorConfig.preset("mini"), **SIZES))
     config.data.update(num_workers=0, scale_range=(0.8, 1.0))
     config.train.update(batch_size=16, log_every=25)
+    config.loss.class_cost = 0.0  # each target goes to the query that lies nearest, which gives the class head its task
+    config.loss.cell_weight = 2.0
+    config.zoom.stop_threshold = 0.5
     config.optimizer.update(learning_rate=1e-3, rate_factors=(), b2=0.99, eps=1e-12, schedule="cosine", warmup_steps=50)
     return config
 
@@ -46,12 +50,17 @@ def _pretrain(config: ConfigDict, stage: str) -> None:
     config.data.update(canvas_hw=(120, 160), max_tokens=96)
     config.data.captions = ConfigDict({"max_boxes": 16, "min_phrases": 4, "max_phrases": 12})
     config.search.max_steps = 1
-    config.loss.class_cost = 0.0  # each target goes to the query that lies nearest, which gives the class head its task
-    config.train.update(num_steps=3000, log_every=50)
-    config.checkpoint.every = 200
-    config.evaluation.update(every=400, num_records=256, num_photos=100, split="val")
+    config.train.update(num_steps=2500, log_every=50)
+    config.checkpoint.every = 150
+    config.evaluation.update(every=1250, num_records=256, num_photos=100, split="val")
+    if stage == "expressions":
+        config.data.captions = ConfigDict()
+        config.data.update(num_photos=4000, max_tokens=48, stop_fraction=0.0, scale_range=(0.35, 1.0))
+        config.train.update(num_steps=700, log_every=25)
+        config.optimizer.update(learning_rate=6e-4, rate_factors=((r"/bert/", 0.3),))
+        config.evaluation.every = 0
+        return
     config.train.stage = stage
-    config.loss.cell_weight = 2.0
     if stage == "towers":
         config.train.update(batch_size=32, num_steps=500)
         config.optimizer.rate_factors = ((TOWERS, 1.0), ("", 0.0))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import piza_jax
-from piza_jax import cli_curve, cli_data, cli_demo, cli_examples, cli_plan, cli_tune
+from piza_jax import cli_curve, cli_data, cli_demo, cli_examples, cli_plan, cli_tune, shipped
 from piza_jax.errors import PizaError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def _ground(options: argparse.Namespace, rest: list[str]) -> None:
     moving = Path(options.save or "").suffix.lower() == ".gif"
     if options.save:
         (draw_steps.check_gif if moving else draw.check_path)(options.save)  # before the work, not after it
+    options.checkpoint = shipped.or_mini(options.checkpoint)
     grounder = _grounder(options, options.method)
     photo = grounder.read(options.photo)
     found = grounder.ground(photo, options.expression)
@@ -70,7 +71,7 @@ def _detect(options: argparse.Namespace, rest: list[str]) -> None:
     if options.save:
         draw.check_path(options.save)
     source = {"base": options.base, "tokenizer": options.tokenizer}
-    grounder = piza_jax.load(options.checkpoint, **source, orientation=options.orientation)
+    grounder = piza_jax.load(shipped.or_mini(options.checkpoint), **source, orientation=options.orientation)
     photo = grounder.read(options.photo)
     found = grounder.detect(
         photo,
@@ -315,7 +316,9 @@ def _pixels(box: Sequence[float]) -> str:
 # Options of the commands that are fields of ZoomConfig.
 _ZOOM_OPTIONS = ("max_steps", "stop_threshold", "beam", "path_score", "nms_iou", "backtrack", "no_target_threshold")
 
-_SOURCES = "folder of a training run or of piza convert, transformers folder or hub name, or a release's .pth"
+_SOURCES = (
+    "folder of a training run or of piza convert, transformers folder or hub name, a release's .pth, or piza-mini"
+)
 
 
 _METHODS = (
@@ -329,8 +332,8 @@ def _add_parts(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tokenizer", help="folder with tokenizer.json or vocab.txt, for sources that ship none")
 
 
-def _add_model(command: argparse.ArgumentParser, required: bool = True) -> None:
-    command.add_argument("--checkpoint", required=required, help=_SOURCES)
+def _add_model(command: argparse.ArgumentParser, required: bool = True, default: str = "") -> None:
+    command.add_argument("--checkpoint", required=required, help=_SOURCES + default)
     command.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     _add_parts(command)
 
@@ -369,7 +372,7 @@ def _parser() -> argparse.ArgumentParser:
     ground = commands.add_parser("ground", help="zoom into a photo and print the box")
     ground.add_argument("photo")
     ground.add_argument("expression")
-    _add_model(ground)
+    _add_model(ground, required=False, default=" (default)")
     _add_zoom(ground)
     ground.add_argument("--method", help=_METHODS)
     ground.add_argument("--save", help="draw the zoom steps into this .png, .jpg or .webp, or the zoom as a .gif")
@@ -379,7 +382,7 @@ def _parser() -> argparse.ArgumentParser:
     detect = commands.add_parser("detect", help="print every box that phrases name, in a single pass")
     detect.add_argument("photo")
     detect.add_argument("text", help='phrases with full stops between them, such as "a cat. a remote control."')
-    _add_model(detect)
+    _add_model(detect, required=False, default=" (default)")
     detect.add_argument("--box_threshold", type=float, default=0.25, help="least score of a box")
     detect.add_argument("--text_threshold", type=float, default=0.25, help="least score of a word in a label")
     detect.add_argument("--max_detections", type=int, help="keep only so many, the best (default: all)")

@@ -22,6 +22,10 @@ def add_commands(commands: Any, sources: str) -> None:
     data.add_argument("--num", type=int, default=24, help="how many records it shows (default 24)")
     data.add_argument("--seed", type=int, default=0, help="of their choice")
     data.add_argument("--max_photos", type=int, default=2000, help="photos looked at for their size; 0: all")
+    data.add_argument(
+        "--draw", metavar="FILE.jpg", help="draw a street of SOREC-mini, and print what to look for in it"
+    )
+    data.add_argument("--scene", type=int, default=0, help="which street of the split val (default 0)")
     data.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     data.set_defaults(run=_data)
 
@@ -41,6 +45,9 @@ def _data(options: argparse.Namespace, rest: list[str]) -> None:
     from piza_jax.data.records import RecordSource, read_annotations
 
     _no_rest(rest, "data")
+    if options.draw:
+        _draw(options)
+        return
     if options.preview:
         sample_sheet.check_page(options.preview)  # before the work, not after it
     source: statistics.ListedSource
@@ -67,6 +74,23 @@ def _data(options: argparse.Namespace, rest: list[str]) -> None:
     print(f"{title}: {statistics.text(found)}")
     if shown:
         print(f"\n{options.preview}: {shown} records to look at")
+
+
+def _draw(options: argparse.Namespace) -> None:
+    """A street that no model trained on SOREC-mini has seen."""
+    from piza_jax import draw
+    from piza_jax.data.world.pictures import make_picture
+    from piza_jax.data.world.splits import find_split
+
+    draw.check_path(options.draw)
+    picture = make_picture(find_split("val"), options.scene)
+    draw.save(picture.draw(), options.draw)
+    if options.json:
+        found = [{"expression": record.expression, "box": list(record.box_xyxy)} for record in picture.records]
+        print(json.dumps({"photo": options.draw, "targets": found}))
+        return
+    for record in picture.records:
+        print(f"{' '.join(f'{side:6.1f}' for side in record.box_xyxy)}  {record.expression}")
 
 
 def _doctor(options: argparse.Namespace, rest: list[str]) -> int:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from piza_jax.demo import DEFAULT_CHECKPOINT
+from piza_jax import shipped
 from piza_jax.errors import PizaError
 
 
@@ -12,7 +12,7 @@ def add_command(commands: Any, sources: str) -> None:
     """Add it to the subparsers of ``piza``; ``sources`` says what a checkpoint may be."""
     demo = commands.add_parser("demo", help="a page in the browser: drop a photo, type a sentence, watch the zoom")
     demo.add_argument(
-        "--checkpoint", action="append", default=[], help=f"{sources}; may be given more than once, to choose from"
+        "--checkpoint", action="append", default=[], help=f"{sources} (default); may be given more than once"
     )
     demo.add_argument("--base", help="the model that an adapter is laid over, any source")
     demo.add_argument("--tokenizer", help="folder with tokenizer.json or vocab.txt, for sources that ship none")
@@ -27,9 +27,7 @@ def add_command(commands: Any, sources: str) -> None:
 def _demo(options: argparse.Namespace, rest: list[str]) -> None:
     if rest:
         raise PizaError(f"unknown argument {rest[0]!r}; see piza demo --help")
-    sources = options.checkpoint or ([DEFAULT_CHECKPOINT] if DEFAULT_CHECKPOINT else [])
-    if not sources:
-        raise PizaError("say which model to show: --checkpoint=MODEL")
+    sources = options.checkpoint or [shipped.or_mini(None)]
     from piza_jax.demo.server import serve
     from piza_jax.demo.service import Limits
     from piza_jax.grounder import open_model

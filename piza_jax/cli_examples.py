@@ -28,7 +28,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "piza plan --config=configs/piza_sorec.py:backbone=swin_t,tpu --topology=v5e:16x16 --batch=1024",
         "piza plan --config=configs/piza_sorec.py:smoke --batch=8",
     ),
-    "data": ("piza data --data_dir=DATA --dataset=own --split=train --preview=sheet.html",),
+    "data": (
+        "piza data --draw=street.jpg --scene=3",
+        "piza data --data_dir=DATA --dataset=own --split=train --preview=sheet.html",
+    ),
     "doctor": ("piza doctor", "piza doctor --data_dir=DATA --dataset=sorec_mini --checkpoint=OUT --json"),
     "demo": ("piza demo --checkpoint=OUT", "piza demo --checkpoint=OUT --checkpoint=OTHER --port=8000"),
     "convert": (

@@ -199,11 +199,3 @@ def test_the_page_in_a_browser(server, photos, tmp_path):
     process.send_signal(signal.SIGINT)
     process.wait(30)
     assert [*places["temporary"].iterdir()] == []
-
-
-def test_the_command_wants_a_model(capsys, monkeypatch):
-    from piza_jax import cli, cli_demo
-
-    monkeypatch.setattr(cli_demo, "DEFAULT_CHECKPOINT", None)
-    assert cli.main(["demo"]) == 2
-    assert "--checkpoint=MODEL" in capsys.readouterr().err

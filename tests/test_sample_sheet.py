@@ -12,6 +12,7 @@ from PIL import Image
 
 from piza_jax.cli import main
 from piza_jax.data import sample_sheet, statistics
+from piza_jax.data.mini_source import MiniSource
 from piza_jax.data.records import PHOTO_FOLDER, Record, RecordSource
 from piza_jax.data.scenes import write_scenes
 from piza_jax.errors import PizaError
@@ -164,3 +165,25 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys):
     ):
         assert main(["data", *arguments]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_street_is_drawn_with_what_to_look_for_in_it(tmp_path, capsys):
+    path = tmp_path / "street.png"
+    assert main(["data", f"--draw={path}", "--scene=2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    records = [record for number, record in MiniSource("val", 3).records if number == 2]
+    assert len(lines) >= 3
+    assert [line[28:].strip() for line in lines] == [record.expression for record in records]
+    assert Image.open(path).size == (2048, 1536)
+    assert main(["data", f"--draw={path}", "--scene=2", "--json"]) == 0
+    targets = json.loads(capsys.readouterr().out)["targets"]
+    assert targets[0] == {"expression": records[0].expression, "box": list(records[0].box_xyxy)}
+
+
+def test_a_street_that_cannot_be_drawn_is_refused(tmp_path, capsys):
+    assert main(["data", f"--draw={tmp_path / 'street.txt'}"]) == 2
+    assert main(["data", f"--draw={tmp_path / 'street.png'}", "--scene=-1"]) == 2
+    assert not list(tmp_path.iterdir())
+    shown = capsys.readouterr().err
+    assert "must end in one of" in shown
+    assert "split val has scenes" in shown

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from piza_jax import shipped
 from piza_jax.convert import hugging_face, idea, mmdet
 from piza_jax.convert.check import fill, written
 from piza_jax.convert.lazy import shapes_of
@@ -67,8 +68,8 @@ def load_source(
 
     Args:
         path: a transformers directory or hub name (GroundingDINO, MM-GroundingDINO), a .pth of IDEA-Research's
-            GroundingDINO or of mmdetection's MM-GroundingDINO, the released ``piza_adapter.pth``, or an export of our
-            own, whole or adapter only.
+            GroundingDINO or of mmdetection's MM-GroundingDINO, the released ``piza_adapter.pth``, an export of our
+            own, whole or adapter only, or the name of weights that ship ("piza-mini", "piza-mini-base").
         base: what an adapter is laid over: any source, or one that is loaded already.
         tokenizer: folder or file of the tokenizer, for sources that ship none.
 
@@ -77,6 +78,8 @@ def load_source(
             its base or on another one.
     """
     place = resolve(path)
+    if base is None and place == shipped.folder_of(path):
+        base = shipped.base_of(path)
     if place.is_dir():
         if (place / EXPORT).is_file():
             from piza_jax.convert.export import read_export
@@ -87,12 +90,16 @@ def load_source(
 
 
 def resolve(path: str | os.PathLike[str]) -> Path:
-    """A path as it is, or the local copy of a hub name such as "IDEA-Research/grounding-dino-tiny"."""
+    """A path as it is, the folder of shipped weights, or the local copy of a hub name such as owner/model."""
     place, name = Path(path), os.fspath(path)
     if place.exists():
         return place
+    if ours := shipped.folder_of(name):
+        return ours
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or place.parent.is_dir():
-        raise PizaError(f"there is nothing at {name}; give a file, a folder, or a hub name such as owner/model")
+        raise PizaError(
+            f"there is nothing at {name}; give a file, a folder, a hub name such as owner/model, or {shipped.MINI}"
+        )
     from huggingface_hub import snapshot_download
 
     wanted = ["*.json", "*.safetensors", "vocab.txt"]

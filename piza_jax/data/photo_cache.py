@@ -13,8 +13,8 @@ from PIL import Image
 from piza_jax.data.decode import Decoded, open_part, real_factor
 
 PHOTO_CACHE_BYTES = 2**28  # of each process that makes batches: five photos of 4000 x 3000
-# Blocks of 16 MiB that Pillow keeps when a photo goes. By default it keeps none, and to have the system clear the pages of
-# a photo of 4000 x 3000 anew takes as long as to decode it.
+# Blocks of 16 MiB that Pillow keeps when a photo goes. By default it keeps none, and clearing the pages of a photo of
+# 4000 x 3000 anew takes as long as decoding it.
 KEPT_BLOCKS = 8
 _BYTES_A_PIXEL = 4  # of a Pillow image in RGB
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from piza_jax import shipped
 from piza_jax.demo.examples import Example
 from piza_jax.demo.service import MOST_BEAMS, MOST_STEPS, Answer, Service
 from piza_jax.draw import step_colours
@@ -47,10 +48,11 @@ _EMPTY = '<div class="answer"><p>Drop a photo, say what to look for, and press <
 def build(service: Service, examples: Sequence[Example]) -> gr.Blocks:
     """The page of a service; its results and uploads are files in Gradio's temporary folder."""
     names = list(service.models)
+    limits = f" <b>{shipped.MINI} knows drawn streets only, such as those below.</b>" if shipped.MINI in names else ""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.HTML(
             "<h1>Find the thing that is forty pixels wide</h1><p>PIZA zooms into a photo, step by step, "
-            "until the thing that the sentence names fills a tight box.</p>",
+            f"until the thing that the sentence names fills a tight box.{limits}</p>",
             elem_id="head",
         )
         with gr.Row():

@@ -99,7 +99,7 @@ class ZoomConfig:
 
 
 def zoom_config_of(config: Mapping[str, Any], **changes: Any) -> ZoomConfig:
-    """The zoom that fits a training configuration (its canvas, step limit and least crop), with changes.
+    """The zoom that fits a training configuration (its canvas, step limit, least crop and section zoom), with changes.
 
     Raises:
         PizaError: an unknown or senseless field.
@@ -111,7 +111,7 @@ def zoom_config_of(config: Mapping[str, Any], **changes: Any) -> ZoomConfig:
         max_steps=int(search.get("max_steps", ZoomConfig.max_steps)),
         min_crop_px=float(search.get("min_crop_px", ZoomConfig.min_crop_px)),
     )
-    return changed(base, **changes)
+    return changed(base, **{**config.get("zoom", {}), **changes})
 
 
 def changed(config: ZoomConfig, **changes: Any) -> ZoomConfig:
