@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from piza_jax.piza.zoom import Beam, ZoomModel, ZoomResult, ZoomStep, log_path_score, read
+from piza_jax.piza.zoom import ZoomModel, ZoomStep, log_path_score, read
 from piza_jax.piza.zoom_config import ZoomConfig
+from piza_jax.results import Beam, ZoomResult
 
 
 class View(NamedTuple):
