@@ -53,7 +53,7 @@ def _export(options: argparse.Namespace, rest: list[str], open_grounder: OpenGro
     grounder = open_grounder(options, None)
 
     def report(name: str) -> None:
-        print(f"compiling {name}", file=sys.stderr, flush=True)
+        print(f"lowering {name}", file=sys.stderr, flush=True)
 
     about = export_zoom(grounder, options.target, platforms=platforms, photo_hw=photo_hw, report=report)
     size = sum(one["bytes"] for one in about.files.values())

@@ -38,7 +38,7 @@ def export_zoom(
         platforms: what to lower for, of "cpu", "cuda", "rocm" and "tpu"; none of them need be here.
         photo_hw: largest photos, height and width; a canvas for each. None gives square ones of every side of
             data.pairs.PHOTO_SIDES, so that photos of any size can be used that a Grounder takes.
-        report: is told the name of each program before it is compiled.
+        report: is told the name of each program before it is made.
 
     Returns:
         What was written.
@@ -71,6 +71,7 @@ def export_zoom(
         grounder.tokenizer.save(place / files.TOKENIZER)
         features = jax.eval_shape(text, weights, *tokens.values())
         about = files.About(
+            format=files.FORMAT,
             versions={
                 "piza_jax": piza_jax.__version__,
                 "jax": jax.__version__,

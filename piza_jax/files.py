@@ -34,6 +34,8 @@ def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         place = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         yield place
         place.chmod(0o755)
+        for path in place.iterdir():
+            path.chmod(0o644)  # safetensors writes for the owner alone
         os.replace(place, target)
     except (OSError, SafetensorError) as error:
         raise PizaError(f"cannot write {target}: {error}; make room, or give another folder") from error

@@ -52,6 +52,7 @@ class About:
     """The content of exported.json.
 
     Attributes:
+        format: of the folder, FORMAT.
         versions: piza_jax, jax, flax, and calling_convention, by which jax.export tells what it can run.
         platforms: names of PLATFORMS.
         batch_size: most photos in one run, unless the user of the export says otherwise.
@@ -63,9 +64,9 @@ class About:
         text: the program that encodes sentences.
         zooms: the programs that zoom, one for each photo canvas.
         files: name -> {"bytes": ..., "sha256": ...} of every other file.
-        format: of the folder.
     """
 
+    format: int
     versions: Mapping[str, Any]
     platforms: tuple[str, ...]
     batch_size: int
@@ -77,7 +78,6 @@ class About:
     text: Program
     zooms: tuple[Program, ...]
     files: Mapping[str, Mapping[str, Any]]
-    format: int = FORMAT
 
 
 def describe(array: Any) -> dict[str, Any]:
