@@ -1,4 +1,4 @@
-"""The ``piza`` command: train, plan, ground, detect, evaluate, tune, data, doctor, demo, convert, version."""
+"""The ``piza`` command: train, plan, ground, detect, evaluate, tune, data, doctor, demo, convert, export, version."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import piza_jax
-from piza_jax import cli_curve, cli_data, cli_demo, cli_examples, cli_plan, cli_tune, shipped
+from piza_jax import cli_curve, cli_data, cli_demo, cli_examples, cli_export, cli_plan, cli_tune, shipped
 from piza_jax.errors import PizaError
 
 if TYPE_CHECKING:
@@ -351,6 +351,12 @@ def _add_zoom(command: argparse.ArgumentParser) -> None:
     command.add_argument("--single_pass", action="store_true", help="look once at the whole photo instead of zooming")
 
 
+def _add_zoom_of_model(command: argparse.ArgumentParser) -> None:
+    _add_model(command)
+    _add_zoom(command)
+    _add_orientation(command)
+
+
 def _add_orientation(command: argparse.ArgumentParser) -> None:
     turned = "pixels in which boxes count: as stored, as in most data sets (default), or as the EXIF tag turns them"
     command.add_argument("--orientation", choices=("stored", "upright"), default="stored", help=turned)
@@ -426,6 +432,8 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--half", action="store_true", help="store the weights in float16")
     convert.add_argument("--report", action="store_true", help="compare a forward pass with transformers, by stage")
     convert.set_defaults(run=_convert)
+
+    cli_export.add_command(commands, _add_zoom_of_model, _grounder)
 
     commands.add_parser("version", help="print the version").set_defaults(run=_version)
     cli_examples.add_examples(commands)

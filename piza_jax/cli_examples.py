@@ -38,6 +38,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "piza convert IDEA-Research/grounding-dino-tiny TARGET --report",
         "piza convert OUT TARGET --to=adapter --base=BASE",
     ),
+    "export": (
+        "piza export TARGET --checkpoint=OUT",
+        "piza export TARGET --checkpoint=OUT --batch=4 --platforms=cpu,cuda --photo_hw=3072,4096 --max_steps=3",
+    ),
     "version": ("piza version",),
 }
 

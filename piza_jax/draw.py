@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from piza_jax.errors import PizaError
 from piza_jax.ops.boxes import iou_and_giou
-from piza_jax.piza.grounding import Box, Grounding
+from piza_jax.results import Box, Grounding
 
 FOUND, TARGET = (213, 94, 0), (86, 180, 233)  # vermilion and sky blue of Okabe and Ito: apart for every kind of sight
 _PAPER, _GROUND, _INK, _FAINT, _HALO = (255, 255, 255), (236, 236, 236), (20, 20, 20), (85, 85, 85), (0, 0, 0)

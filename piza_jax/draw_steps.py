@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from piza_jax.draw import _HALO, Colour, _check, _font, _image, _rectangle, _surroundings, step_colours, write_whole
 from piza_jax.errors import PizaError
-from piza_jax.piza.results import Box, Grounding
+from piza_jax.results import Box, Grounding
 
 _BETWEEN, _BETWEEN_MS, _HOLD_MS = 7, 70, 1100  # pictures from one view to the next, and how long each is shown
 

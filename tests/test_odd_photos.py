@@ -11,8 +11,8 @@ from PIL import Image
 
 import piza_jax
 from piza_jax import cli
+from piza_jax.data.photos import read_photo
 from piza_jax.errors import PizaError
-from piza_jax.piza.photos import read_photo
 from tests import fake_detector, odd_photos
 
 

@@ -10,12 +10,12 @@ from flax import nnx
 
 import piza_jax
 from piza_jax.cli import main
+from piza_jax.data.pairs import filled_rows
 from piza_jax.data.records import RecordSource, read_annotations
 from piza_jax.evaluation.evaluate import predictions
 from piza_jax.models.params import unflatten_state
 from piza_jax.piza.detector import PizaDetector
 from piza_jax.piza.grounding import Grounder
-from piza_jax.piza.placement import padded
 from piza_jax.piza.zoom import ZoomConfig
 from piza_jax.training import sharding
 from tests import figures, tiny_detector
@@ -81,10 +81,10 @@ def test_eight_devices_equal_one_with_an_uneven_last_batch(files, method, zoom, 
 
 
 def test_a_batch_is_filled_up_for_its_devices():
-    assert padded(3, 8, 1) == [0, 1, 2, 2]
-    assert padded(3, 8, 8) == [0, 1, 2, 2, 2, 2, 2, 2]
-    assert padded(5, 6, 4) == [0, 1, 2, 3, 4, 4, 4, 4]
-    assert padded(1, 1, 1) == [0]
+    assert filled_rows(3, 8, 1) == [0, 1, 2, 2]
+    assert filled_rows(3, 8, 8) == [0, 1, 2, 2, 2, 2, 2, 2]
+    assert filled_rows(5, 6, 4) == [0, 1, 2, 3, 4, 4, 4, 4]
+    assert filled_rows(1, 1, 1) == [0]
 
 
 def test_the_command_spreads_over_the_devices_here(files, tmp_path, monkeypatch, capsys):

@@ -5,21 +5,17 @@ or, for an adapter on top of a base, in adapter.safetensors, which holds what th
 of everything else: the adapter loads onto that base and onto no other.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from piza_jax.convert import hugging_face
@@ -27,6 +23,7 @@ from piza_jax.convert.load import EXPORT, Loaded, check_tokenizer, load_source, 
 from piza_jax.convert.tensors import open_weights
 from piza_jax.data.preprocess import Preprocessing
 from piza_jax.errors import PizaError
+from piza_jax.files import new_folder
 from piza_jax.models.config import DetectorConfig
 from piza_jax.models.params import check_same, flatten_state, unflatten_state
 from piza_jax.peft import select
@@ -51,7 +48,7 @@ def save_whole(loaded: Loaded, folder: str | os.PathLike[str], *, half: bool = F
     Raises:
         PizaError: the folder is in use or cannot be written, or a weight that float16 cannot hold.
     """
-    with _new_folder(folder) as place:
+    with new_folder(folder) as place:
         _write(place / WEIGHTS, _stored(_arrays(loaded.model), half))
         _describe(loaded, place, {"kind": "whole"})
 
@@ -85,7 +82,7 @@ def save_adapter(
             raise PizaError(
                 f"the model was not trained from this base: {len(changed)} frozen arrays differ, {changed[0]}"
             )
-    with _new_folder(folder) as place:
+    with new_folder(folder) as place:
         _write(place / ADAPTER, _stored({name: values[name] for name in own}, half))
         _describe(loaded, place, {"kind": "adapter", "frozen_sha256": digest})
 
@@ -98,7 +95,7 @@ def save_hugging_face(loaded: Loaded, folder: str | os.PathLike[str]) -> None:
     """
     values = hugging_face.config_json(loaded.config.detector, loaded.max_tokens)
     tensors = hugging_face.tensors_of(loaded.model)
-    with _new_folder(folder) as place:
+    with new_folder(folder) as place:
         save_file(tensors, place / WEIGHTS, metadata={"format": "pt"})
         (place / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         (loaded.preprocessing or Preprocessing()).save(place)
@@ -229,23 +226,3 @@ def _save_tokenizer(loaded: Loaded, place: Path) -> None:
         loaded.tokenizer.save(place / TOKENIZER)
         settings = {**loaded.tokenizer.settings(), "model_max_length": loaded.max_tokens}
         (place / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """A folder that appears under its name when everything in it is written, or not at all."""
-    target = Path(folder)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise PizaError(f"{target} exists; give a new folder")
-    place = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        yield place
-        place.chmod(0o755)
-        os.replace(place, target)
-    except (OSError, SafetensorError) as error:
-        raise PizaError(f"cannot write {target}: {error}; make room, or give another folder") from error
-    finally:
-        if place is not None:
-            shutil.rmtree(place, ignore_errors=True)

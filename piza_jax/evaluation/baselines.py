@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from piza_jax.data.pairs import Batch
 from piza_jax.data.tokenize import Tokenizer
 from piza_jax.errors import PizaError
 from piza_jax.evaluation.methods import Slicing
 from piza_jax.ops.crop import crop_resize
 from piza_jax.ops.nms import Kept, keep_best
 from piza_jax.piza.boxes import box_in_photo
-from piza_jax.piza.grounding import Batch, Grounder
+from piza_jax.piza.grounding import Grounder
 from piza_jax.piza.results import Box, Grounding, Step
 from piza_jax.piza.zoom import ZoomConfig, ZoomModel
 

@@ -61,7 +61,7 @@ def _combine_lanes(gathered: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def _sample_head(
-    operands: tuple[jax.Array, jax.Array, jax.Array], shapes_hw: tuple[tuple[int, int], ...], lanes: bool
+    operands: tuple[jax.Array, jax.Array, jax.Array], shapes_hw: tuple[tuple[int, int], ...], lanes: bool | None
 ) -> jax.Array:
     """Values [N, C], locations [Q, L, P, 2], attention [Q, L, P] of one (sample, head) -> [Q, C]."""
     values, locations, attention = operands
@@ -73,8 +73,10 @@ def _sample_head(
     rows, weights = _rows_and_weights(locations, attention, shapes_hw)
     queries = rows.shape[0]
     gathered = table.at[rows.reshape(queries, -1)].get(mode="promise_in_bounds")  # [Q, L * P, 4 C]
-    combine = _combine_lanes if lanes else _combine_corners
-    return combine(gathered, weights.reshape(queries, -1, 4))
+    weights = weights.reshape(queries, -1, 4)
+    if lanes is None:  # decided when lowered, so that a program exported for several platforms has the form of each
+        return jax.lax.platform_dependent(gathered, weights, tpu=_combine_lanes, default=_combine_corners)
+    return (_combine_lanes if lanes else _combine_corners)(gathered, weights)
 
 
 def _sample_local(
@@ -83,7 +85,7 @@ def _sample_local(
     attention: jax.Array,
     *,
     shapes_hw: tuple[tuple[int, int], ...],
-    lanes: bool,
+    lanes: bool | None,
 ) -> jax.Array:
     batch, queries, heads = locations.shape[:3]
     body = jax.checkpoint(partial(_sample_head, shapes_hw=shapes_hw, lanes=lanes))
@@ -95,10 +97,10 @@ def _sample_local(
     return jnp.moveaxis(out.reshape(batch, heads, queries, -1), 1, 2).reshape(batch, queries, -1)
 
 
-def _platform() -> str:
-    """Platform of the mesh in force, which may be compiled for without being here, or else of the default device."""
+def _lanes_of_mesh() -> bool | None:
+    """Whether the mesh in force, whose devices may be compiled for without being here, is of TPUs; None: no mesh."""
     device = jax.sharding.get_abstract_mesh().abstract_device
-    return device.platform if device is not None else jax.default_backend()
+    return None if device is None else device.platform == "tpu"
 
 
 def sharded_axes(batch: int) -> tuple[str, ...]:
@@ -141,13 +143,14 @@ def deformable_attention(
         locations: float32 [B, Q, heads, L, P, 2], (x, y) in 0..1 of each level's whole canvas. Keep them in float32.
         attention: [B, Q, heads, L, P] weights, already normalised.
         shapes_hw: static (h, w) of each level.
-        lanes: force the TPU form of the weighted sum (True) or the CPU form (False); by the mesh's platform when None.
+        lanes: force the TPU form of the weighted sum (True) or the CPU form (False); when None, by the platform
+            of the mesh or, without one, by the one that is lowered for.
 
     Returns:
         [B, Q, heads * C] in the dtype of ``values``.
     """
     if lanes is None:
-        lanes = _platform() == "tpu"
+        lanes = _lanes_of_mesh()
     run = partial(_sample_local, shapes_hw=tuple((int(h), int(w)) for h, w in shapes_hw), lanes=lanes)
     axes, head_axis = sharded_axes(values.shape[0]), _head_axis(values.shape[2])
     if axes or head_axis:

@@ -1,8 +1,8 @@
 """Photos and expressions in, boxes in photo pixels out: batching around the compiled zoom and the single pass."""
 
 import warnings
-from collections.abc import Iterator, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, overload
 
 import jax
@@ -10,31 +10,28 @@ import numpy as np
 from flax import nnx
 
 from piza_jax.data.decode import Orientation
-from piza_jax.data.preprocess import Preprocessing
+from piza_jax.data.pairs import Batch, batches, canvas_side, filled_rows
+from piza_jax.data.photos import Photo, is_single, read_photo
+from piza_jax.data.preprocess import Preprocessing, on_canvas
 from piza_jax.data.tokenize import Tokenizer
 from piza_jax.errors import PizaError
 from piza_jax.ops.images import normalise
 from piza_jax.piza.beam import beam_zoom
-from piza_jax.piza.photos import Photo, is_single, read_photo
 from piza_jax.piza.phrases import PhraseDetections, Text, check_thresholds, select, texts_of
-from piza_jax.piza.placement import OneDevice, Placement, padded
+from piza_jax.piza.placement import OneDevice, Placement
 from piza_jax.piza.results import Alternative, Box, Grounding, Step, of_look, of_zoom
 from piza_jax.piza.single_pass import SinglePass
 from piza_jax.piza.zoom import ZoomConfig, ZoomModel, ZoomResult, zoom
 
 __all__ = ["Alternative", "Box", "Grounder", "Grounding", "Photo", "Step"]
 
-# Heights and widths that the photo canvas grows through; each growth compiles the zoom again, nothing else does.
-PHOTO_SIDES = (512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
 
+class Programs(NamedTuple):
+    """What a grounder compiles to zoom, for an export."""
 
-class Batch(NamedTuple):
-    """Pairs of photo and expression that share a run of the device; B of them, L tokens."""
-
-    texts: list[str]
-    photos: list[np.ndarray]  # uint8 [H, W, 3]
-    input_ids: np.ndarray  # int32 [B, L]
-    token_mask: np.ndarray  # bool [B, L]
+    state: nnx.State  # the weights
+    encode: Callable[..., Any]  # state, input_ids int32 [B, L], token_mask bool [B, L] -> features of the text
+    zoom: Callable[..., ZoomResult]  # state, photos uint8 [B, PH, PW, 3], photo_hw int32 [B, 2], features -> zooms
 
 
 class Grounder:
@@ -42,8 +39,8 @@ class Grounder:
 
     ``ground`` gives the one box of a sentence, by a zoom or in a single pass; ``detect`` gives all boxes of phrases, in
     a single pass. Calls are cut into batches of 1, 2, 4 ... batch_size, the last one filled up, so that a program is
-    compiled once for each of these sizes. Zooming, photos lie on a canvas that only grows, see PHOTO_SIDES; in a single
-    pass each size of resized photos is compiled by itself, see single_pass.SinglePass.
+    compiled once for each of these sizes. Zooming, photos lie on a canvas that only grows, see data.pairs.PHOTO_SIDES;
+    in a single pass each size of resized photos is compiled by itself, see single_pass.SinglePass.
     """
 
     def __init__(
@@ -87,9 +84,9 @@ class Grounder:
         self.tokenizer, self.max_tokens, self.batch_size = tokenizer, max_tokens, batch_size
         self.zoom_config = config = zoom_config or ZoomConfig()
         self.orientation: Orientation = orientation
-        self.photo_hw = (_canvas_side(photo_hw[0]), _canvas_side(photo_hw[1]))
+        self.photo_hw = (canvas_side(photo_hw[0]), canvas_side(photo_hw[1]))
         self.preprocessing = preprocessing = preprocessing or Preprocessing.for_canvas(config.canvas_hw)
-        self.single_pass, self._warn = single_pass, zero_shot
+        self.single_pass, self.zero_shot, self._warn = single_pass, zero_shot, zero_shot
         mean, std = (255 * np.array(values, np.float64) for values in (preprocessing.mean, preprocessing.std))
         self._to_input = to_input = partial(normalise, mean=mean, std=std)
         self._placement = placement = placement or OneDevice()
@@ -110,6 +107,10 @@ class Grounder:
     def update(self, model: ZoomModel) -> None:
         """Take the weights of another model of the same configuration; what is compiled stays."""
         self._state = self._placement.model(nnx.state(model))
+
+    def programs(self) -> Programs:
+        """What is compiled to zoom."""
+        return Programs(self._state, self._encode, self._zoom)
 
     # A path is a Photo and a str, which is why mypy sees an overlap.
     @overload
@@ -247,19 +248,15 @@ class Grounder:
         self, photos: Sequence[np.ndarray], input_ids: np.ndarray, token_mask: np.ndarray
     ) -> tuple[Any, Any, Any, int]:
         """Photos on the canvas uint8 [R, PH, PW, 3], their (h, w) [R, 2], text features, and R, the number of rows."""
-        rows = padded(len(photos), self.batch_size, self._placement.parts)
+        rows = filled_rows(len(photos), self.batch_size, self._placement.parts)
         tokens = self._placement.batch((input_ids[rows], token_mask[rows]))
         canvas, photo_hw = self._placement.batch(self._on_canvas(photos, rows))
         return canvas, photo_hw, self._encode(self._state, *tokens), len(rows)
 
     def _on_canvas(self, photos: Sequence[np.ndarray], rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        largest = np.max([photo.shape[:2] for photo in photos], axis=0)
-        rows_needed, columns_needed = (_canvas_side(int(side)) for side in largest)
-        self.photo_hw = (max(self.photo_hw[0], rows_needed), max(self.photo_hw[1], columns_needed))
-        canvas = np.zeros((len(rows), *self.photo_hw, 3), np.uint8)
-        for row, i in enumerate(rows):
-            canvas[row, : photos[i].shape[0], : photos[i].shape[1]] = photos[i]
-        return canvas, np.array([photos[i].shape[:2] for i in rows], np.int32)
+        height, width = (canvas_side(max(photo.shape[axis] for photo in photos)) for axis in (0, 1))
+        self.photo_hw = (max(self.photo_hw[0], height), max(self.photo_hw[1], width))
+        return on_canvas([photos[row] for row in rows], self.photo_hw)
 
     def read(self, image: Photo) -> np.ndarray:
         """Pixels of one image, uint8 [H, W, 3] RGB, in which its boxes count. PizaError if it cannot be read."""
@@ -267,25 +264,6 @@ class Grounder:
 
     def _batches(self, images: Any, texts: list[str]) -> Iterator[Batch]:
         """Images and texts in pairs, at most batch_size at a time; either may be one for all."""
-        photos = [images] if is_single(images) else list(images)
-        count = max(len(photos), len(texts))
-        if not photos or not texts or len(photos) not in (1, count) or len(texts) not in (1, count):
-            raise PizaError(
-                f"{len(photos)} images and {len(texts)} expressions do not match; "
-                "give as many of each, or one of either for all"
-            )
-        tokens = [self.tokenizer.encode(text, self.max_tokens) for text in texts]  # before any work on photos
-        read = lru_cache(maxsize=1)(lambda index: self.read(photos[index]))
-        for start in range(0, count, self.batch_size):
-            indices = range(start, min(start + self.batch_size, count))
-            chosen = [i if len(texts) > 1 else 0 for i in indices]
-            input_ids, token_mask = (np.stack(part) for part in zip(*(tokens[i] for i in chosen), strict=True))
-            pixels = [read(i if len(photos) > 1 else 0) for i in indices]
-            yield Batch([texts[i] for i in chosen], pixels, input_ids, token_mask)
-
-
-def _canvas_side(side: int) -> int:
-    for allowed in PHOTO_SIDES:
-        if side <= allowed:
-            return allowed
-    raise PizaError(f"a photo side of {side} pixels is above the limit of {PHOTO_SIDES[-1]}; cut or shrink the photo")
+        return batches(
+            images, texts, self.read, lambda text: self.tokenizer.encode(text, self.max_tokens), self.batch_size
+        )

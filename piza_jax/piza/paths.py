@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from piza_jax.piza.learnt import path_features
-from piza_jax.piza.zoom import Beam, ZoomModel, ZoomResult, ZoomStep, log_end_score, log_path_score, read
+from piza_jax.piza.zoom import ZoomModel, ZoomStep, log_end_score, log_path_score, read
 from piza_jax.piza.zoom_config import ZoomConfig
+from piza_jax.results import Beam, ZoomResult
 
 
 class View(NamedTuple):

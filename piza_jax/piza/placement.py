@@ -48,12 +48,3 @@ class OneDevice:
     def fetch(self, tree: Any) -> Any:
         """Moved to the host."""
         return jax.device_get(tree)
-
-
-def padded(count: int, batch_size: int, parts: int) -> list[int]:
-    """Which of ``count`` samples stands in each row of a run: the last one again in rows that are left over.
-
-    Runs have 1, 2, 4 ... batch_size rows, rounded up to a multiple of parts, so that few sizes are compiled.
-    """
-    size = min(1 << (count - 1).bit_length(), batch_size)
-    return [min(row, count - 1) for row in range(-(-size // parts) * parts)]

@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from piza_jax.data.pairs import filled_rows
 from piza_jax.data.preprocess import Preprocessing, on_canvas
 from piza_jax.errors import PizaError
 from piza_jax.piza.boxes import best_box, box_in_photo
-from piza_jax.piza.placement import OneDevice, Placement, padded
+from piza_jax.piza.placement import OneDevice, Placement
 from piza_jax.piza.zoom import Normalise, ZoomModel
 
 MANY_SIZES = 32
@@ -112,7 +113,7 @@ class SinglePass:
         looks: dict[int, Look] = {}
         for canvas_hw, members in groups.items():
             self._count(canvas_hw)
-            rows = [members[row] for row in padded(len(members), self.batch_size, self._placement.parts)]
+            rows = [members[row] for row in filled_rows(len(members), self.batch_size, self._placement.parts)]
             canvas, valid_hw = on_canvas([views[row] for row in rows], canvas_hw)
             photo_hw = np.array([photos[row].shape[:2] for row in rows], np.int32)
             arrays = self._placement.batch((canvas, valid_hw, photo_hw, input_ids[rows], token_mask[rows]))

@@ -24,6 +24,7 @@ from piza_jax.ops.images import normalise
 from piza_jax.piza.boxes import best_box, box_in_photo, square, widen
 from piza_jax.piza.learnt import path_features
 from piza_jax.piza.zoom_config import LEARNT, ZoomConfig, changed, zoom_config_of
+from piza_jax.results import ZoomResult
 
 __all__ = ["Normalise", "ZoomConfig", "ZoomModel", "ZoomResult", "changed", "zoom", "zoom_config_of"]
 
@@ -51,38 +52,6 @@ class ZoomModel(Protocol):
 
         It rounds the progress itself, as in training.
         """
-
-
-class Beam(NamedTuple):
-    """The ends of all paths of a beam, best first; float32, boxes xyxy photo pixels."""
-
-    boxes: jax.Array  # [B, K, 4]
-    scores: jax.Array  # [B, K], of these boxes, 0..1
-    path_scores: jax.Array  # [B, K], 0..1
-    valid: jax.Array  # bool [B, K], False where the views had fewer distinct boxes
-    passes: jax.Array  # int32 [B], views that were looked at by all paths together
-    features: jax.Array  # [B, K, F], see learnt.FEATURES
-
-
-class ZoomResult(NamedTuple):
-    """The end of each zoom, and its steps; N = max_steps. Boxes are float32 xyxy photo pixels.
-
-    Step t looks at crop t, finds box t in it, and then asks whether that box is final. Steps after the final one are
-    not active and repeat it.
-    """
-
-    box: jax.Array  # [B, 4], the box of the last active step
-    score: jax.Array  # [B], its score, 0..1
-    num_steps: jax.Array  # int32 [B], 1..N
-    crops: jax.Array  # [B, N, 4]
-    boxes: jax.Array  # [B, N, 4]
-    scores: jax.Array  # [B, N]
-    progress: jax.Array  # [B, N], of the crop, as read (training-free: as the box found in it implies)
-    stop_probability: jax.Array  # [B, N], that the box is final (training-free: how near it is to the rule's end)
-    active: jax.Array  # bool [B, N]
-    path_score: jax.Array  # [B], 0..1, by config.path_score
-    no_target: jax.Array  # bool [B], path_score is below config.no_target_threshold
-    beam: Beam | None = None  # of a beam zoom
 
 
 class ZoomStep(NamedTuple):
