@@ -89,6 +89,9 @@ def test_the_command_chooses_and_its_file_is_taken(files, tmp_path, monkeypatch,
     assert len(stored["trials"]) == 4
     top = max(stored["trials"], key=lambda trial: (trial["accuracy"], -trial["passes"]))
     assert stored["zoom"] == top["zoom"] | {"no_target_threshold": stored["threshold"]["value"]}
+    assert stored["learnt"]["chosen"] is False
+    assert f"{stored['learnt']['records']} records of the others" in printed
+    assert stored["learnt"]["zoom"]["learnt"]["rule"] in ("last", "mean_log", "product")
     assert f"no target below a path score of {stored['threshold']['value']:.3f}" in printed
     evaluate = ["evaluate", "--checkpoint=any", *files[0], "--json", "--batch_size=5"]
     assert main([*evaluate, f"--zoom={path}"]) == 0

@@ -58,9 +58,9 @@ class Recorder:
 
     def _keep(self, result: ZoomResult) -> None:
         beam, rows = result.beam, len(result.box)
-        self._boxes.append(result.box[:, None] if beam is None else beam.boxes)
-        self._features.append(np.zeros((rows, 1, 0), np.float32) if beam is None else beam.features)
-        self._valid.append(np.ones((rows, 1), bool) if beam is None else beam.valid)
+        self._boxes.append(np.asarray(result.box[:, None] if beam is None else beam.boxes))
+        self._features.append(np.asarray(np.zeros((rows, 1, 0), np.float32) if beam is None else beam.features))
+        self._valid.append(np.asarray(np.ones((rows, 1), bool) if beam is None else beam.valid))
 
     def paths(self, photos: Sequence[str], targets: np.ndarray) -> Paths:
         """All that was kept, with the name of each record's photo and its target, xyxy photo pixels [R, 4]."""
@@ -137,8 +137,8 @@ def fit(features: np.ndarray, right: np.ndarray, rule: str, penalty: float = PEN
         while loss(weights - size * step) > loss(weights) and size > _SMALL:
             size /= 2
         weights = weights - size * step
-    numbers = (tuple(map(float, values)) for values in (mean, scale, weights[:-1]))
-    return LearntScore(rule, FEATURES, *numbers, bias=float(weights[-1]))
+    mean, scale, slopes = (tuple(map(float, values)) for values in (mean, scale, weights[:-1]))
+    return LearntScore(rule, FEATURES, mean, scale, slopes, float(weights[-1]))
 
 
 def log_odds(score: LearntScore, features: np.ndarray) -> np.ndarray:

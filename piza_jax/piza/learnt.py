@@ -4,7 +4,7 @@ A logistic regression on FEATURES. Its coefficients are fitted on a validation s
 the settings of a zoom; what is fitted and what is used are the same numbers, for both come from ``path_features``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -134,14 +134,6 @@ def as_learnt(value: Any) -> LearntScore | None:
     if isinstance(value, Mapping):
         return LearntScore.from_dict(value)
     raise PizaError(f"a learnt path score is what piza tune writes, not {value!r}")
-
-
-def coefficients(
-    rule: str, mean: Sequence[float], scale: Sequence[float], weights: Sequence[float], bias: float
-) -> LearntScore:
-    """A learnt score of this version's features."""
-    numbers = (tuple(float(value) for value in values) for values in (mean, scale, weights))
-    return LearntScore(rule, FEATURES, *numbers, bias=float(bias))
 
 
 def _log_side(boxes_xyxy: jax.Array) -> jax.Array:
