@@ -77,14 +77,6 @@ def test_the_limit_in_bytes_is_never_passed(limit):
     assert (len(cache), cache.num_bytes) == (0, 0)
 
 
-def test_the_memory_of_a_photo_that_goes_serves_the_next_one():
-    cache = PhotoCache(0)
-    cache.get(photo(0), "a.jpg")
-    Image.core.reset_stats()
-    cache.get(photo(1), "a.jpg")
-    assert Image.core.get_stats()["reused_blocks"] > 0
-
-
 def test_threads_share_it():
     cache, photos, wrong = PhotoCache(3 * PIXELS), [photo(number) for number in range(4)], []
     expected = {

@@ -192,7 +192,7 @@ def test_training_on_captions_is_planned_like_that_of_zooms(monkeypatch):
     assert ("all-reduce", ("data",)) in {(one.kind, one.axes) for one in found.step.collectives}
     assert found.zoom is not None
     assert found.zoom.flops > 0
-    assert found.length == "3,000 steps"
+    assert found.length == "2,500 steps"
     printed = text(found)
     for part in ("training step, batch 8 (1 a device)", "boxes_of_a_caption 16, stage towers", "zoom of 8 photos"):
         assert part in printed

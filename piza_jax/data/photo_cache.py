@@ -8,14 +8,9 @@ are the same. So batches stay a function of their number, whoever makes them.
 import threading
 from collections import OrderedDict
 
-from PIL import Image
-
 from piza_jax.data.decode import Decoded, open_part, real_factor
 
 PHOTO_CACHE_BYTES = 2**28  # of each process that makes batches: five photos of 4000 x 3000
-# Blocks of 16 MiB that Pillow keeps when a photo goes. By default it keeps none, and clearing the pages of a photo of
-# 4000 x 3000 anew takes as long as decoding it.
-KEPT_BLOCKS = 8
 _BYTES_A_PIXEL = 4  # of a Pillow image in RGB
 
 
@@ -40,8 +35,6 @@ class PhotoCache:
             if found is not None and found.rows >= min(found.size[1], found.size[1] if rows is None else rows):
                 self._kept.move_to_end(key)
                 return found
-        if Image.core.get_blocks_max() < KEPT_BLOCKS:
-            Image.core.set_blocks_max(KEPT_BLOCKS)
         found = open_part(data, name, factor, rows)
         with self._lock:
             self._drop(key)
