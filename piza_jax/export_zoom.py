@@ -44,8 +44,8 @@ def export_zoom(
         What was written.
 
     Raises:
-        PizaError: a grounder that does not zoom, an unknown platform, a photo side above the limit, a folder that is in
-            use or cannot be written.
+        PizaError: a grounder that does not zoom or is spread over devices, an unknown platform, a photo side above the
+            limit, a folder that is in use or cannot be written.
     """
     if type(grounder) is not Grounder or grounder.single_pass:
         raise PizaError("only a zoom can be exported, not a single pass or slices")
@@ -118,7 +118,9 @@ def checked_platforms(platforms: Sequence[str]) -> tuple[str, ...]:
 
 def _functions(grounder: Grounder) -> tuple[Callable[..., Any], Callable[..., Any], dict[str, np.ndarray]]:
     """The two programs with arguments and results that need no classes of ours, and the weights by name."""
-    state, encode, run = grounder.programs()
+    state, encode, run, parts = grounder.programs()
+    if parts > 1:
+        raise PizaError(f"the grounder spreads its batches over {parts} devices; load it without devices= to export it")
     structure: list[Any] = []  # of the text features; known when text has been traced
 
     def text(weights: Mapping[str, Any], input_ids: Any, token_mask: Any) -> tuple[Any, ...]:

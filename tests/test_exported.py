@@ -240,6 +240,17 @@ def test_another_platform_is_an_error(fake, tmp_path):
         piza_jax.load_exported(tmp_path / "gpu")
 
 
+def test_what_is_no_zoom_of_one_device_is_not_exported(fake, tmp_path):
+    for options, message in (
+        ({"devices": jax.devices()}, "spreads its batches over 8 devices"),
+        ({"single_pass": True}, "only a zoom can be exported"),
+        ({"method": "grid:2x2"}, "only a zoom can be exported"),
+    ):
+        with pytest.raises(PizaError, match=message):
+            export_zoom(piza_jax.load(fake, **options), tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_photos_and_batches_that_do_not_fit_are_errors(folder, zoom):
     photo, ids, mask = np.zeros((9, 9, 3), np.uint8), np.zeros((1, 8), np.int32), np.ones((1, 8), bool)
     with pytest.raises(PizaError, match=r"513 x 20 pixels .* \(512 x 512, 512 x 1024\); .*--photo_hw=513,20"):

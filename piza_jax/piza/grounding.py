@@ -32,6 +32,7 @@ class Programs(NamedTuple):
     state: nnx.State  # the weights
     encode: Callable[..., Any]  # state, input_ids int32 [B, L], token_mask bool [B, L] -> features of the text
     zoom: Callable[..., ZoomResult]  # state, photos uint8 [B, PH, PW, 3], photo_hw int32 [B, 2], features -> zooms
+    parts: int  # devices that share each batch
 
 
 class Grounder:
@@ -110,7 +111,7 @@ class Grounder:
 
     def programs(self) -> Programs:
         """What is compiled to zoom."""
-        return Programs(self._state, self._encode, self._zoom)
+        return Programs(self._state, self._encode, self._zoom, self._placement.parts)
 
     # A path is a Photo and a str, which is why mypy sees an overlap.
     @overload
