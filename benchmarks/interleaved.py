@@ -86,7 +86,7 @@ class Machine:
 
     def describe(self) -> str:
         """Name of the processor, threads and load."""
-        host = f"{self.threads} threads, load {self.load:.1f}"
+        host = f"{self.threads} thread{'s' * (self.threads > 1)}, load {self.load:.1f}"
         return f"{self.device.device_kind}, {host}" if self.kind == "gpu" else f"{_processor()}, {host}"
 
     def peaks(self) -> str:

@@ -29,8 +29,6 @@ TITLE = "Zoom of five steps, against a PyTorch loop"
 BAR = {"cpu": 2.0, "gpu": 3.0}
 STEPS = 5
 MOST_LEVELS = 2.0  # mean absolute difference from Pillow's pixels, of 255
-# Parts of the crop's longer side, and of a score, on the same pixels.
-MOST = {"float32": 1e-3, "tensorfloat32": 2e-2, "bfloat16": 5e-2}
 
 
 def main(arguments: Sequence[str] | None = None) -> str:
@@ -62,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> str:
                     theirs.best(*make_view(image, np.array(step.crop), canvas), words)
 
         times = interleaved.alternate(ours, peer, options.runs)
-        difference = _difference(found[0], photo, canvas, theirs, words, MOST[machine.dtype])
+        difference = _difference(found[0], photo, canvas, theirs, words)
     shapes = (
         f"{photo.shape[0]} x {photo.shape[1]}, {STEPS} crops on {canvas[0]} x {canvas[1]}, batch {options.batch}, "
         f"{words.shape[1]} tokens; {'small detector' if options.small else 'Swin-T'}; times of one photo"
@@ -89,7 +87,6 @@ def _difference(
     canvas: tuple[int, ...],
     theirs: peers.TorchDetector,
     words: np.ndarray,
-    most: float,
 ) -> str:
     """Of the worst step: our view's pixels from Pillow's, and our answer from the peer's on our pixels.
 
@@ -97,18 +94,17 @@ def _difference(
     """
     photos, photo_hw = jnp.asarray(photo)[None], jnp.array([photo.shape[:2]])
     crop = jax.jit(lambda photos, box: crop_resize(photos, photo_hw, box[None], canvas)[0][0])
+    dtype = theirs.machine.dtype
     worst = np.zeros(3)
     for step in found.steps:
         ours = np.asarray(crop(photos, jnp.array(step.crop, jnp.float32)))
         pillow, valid_hw = make_view(photo, np.array(step.crop), canvas)
         levels = np.abs(ours.astype(np.int16) - pillow).mean()
-        seen = theirs.all(ours, valid_hw, words)
-        answers = peers.apart(step.box, step.score, step.crop, photo.shape[:2], seen, most)
+        seen, tie = theirs.all(ours, valid_hw, words), peers.LIMITS[dtype][1]
+        answers = peers.apart(step.box, step.score, step.crop, photo.shape[:2], seen, tie)
         worst = np.maximum(worst, [levels, *answers])
-    limits = ("levels of 255", MOST_LEVELS), ("box", most), ("score", most)
-    return ", ".join(
-        interleaved.check(name, float(value), limit) for (name, limit), value in zip(limits, worst, strict=True)
-    )
+    levels, box, score = map(float, worst)
+    return f"{interleaved.check('levels of 255', levels, MOST_LEVELS)}, {peers.check_apart(box, score, dtype)}"
 
 
 if __name__ == "__main__":
