@@ -341,7 +341,7 @@ def _add_model(command: argparse.ArgumentParser, required: bool = True, default:
 def _add_zoom(command: argparse.ArgumentParser) -> None:
     command.add_argument("--zoom", help="options below from a file of piza tune; those given here come first")
     command.add_argument("--max_steps", type=int, help="most zoom steps (default: as trained)")
-    command.add_argument("--stop_threshold", type=float, help="stop probability that ends a zoom (default 0.95)")
+    command.add_argument("--stop_threshold", type=float, help="stop probability that ends a zoom (default: as trained)")
     command.add_argument("--beam", type=int, help="paths to follow at once (default 1: the best box only)")
     command.add_argument("--path_score", help="what paths are compared by: last (default), mean_log, product or learnt")
     command.add_argument("--nms_iou", type=float, help="overlap above which two boxes are one place (default 0.5)")

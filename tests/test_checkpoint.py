@@ -161,6 +161,7 @@ def test_a_run_from_before_a_setting_has_what_was_done_then(copy):
     with old.unlocked(), new.unlocked():
         old.data = {"num_workers": 0}
         new.data = {"num_workers": 0, "scaled_decode": False, "expressions_a_photo": 1}
+        new.zoom = {"stop_threshold": 0.95}
     (workdir / "config.json").write_text(configs.to_json(old))
     assert checkpoint.prepare_workdir(workdir, new) == []
     (workdir / "config.json").write_text(configs.to_json(old))

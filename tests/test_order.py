@@ -17,6 +17,7 @@ from piza_jax.data.samples import SampleConfig
 from piza_jax.data.tokenize import Tokenizer
 from piza_jax.training.task import SceneSource
 from tests.small_source import TEXTS, record
+from tests.test_pipeline import assert_same, take
 
 CONFIG = SampleConfig(canvas_hw=(64, 64), max_tokens=16)
 PHOTOS = np.repeat(np.arange(6), [7, 1, 4, 3, 9, 2])  # of 26 records
@@ -44,19 +45,6 @@ def tokenizer():
 def batches(tokenizer, expressions_a_photo=4, **options):
     options = {"batch_size": 8, "seed": 0, **options}
     return train_batches(SharedSource(), tokenizer, CONFIG, expressions_a_photo=expressions_a_photo, **options)
-
-
-def take(dataset, count):
-    iterator = iter(dataset)
-    taken = [next(iterator) for _ in range(count)]
-    iterator.close()
-    return taken
-
-
-def assert_same(first, second):
-    assert first.keys() == second.keys()
-    for name in first:
-        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 100])
