@@ -32,12 +32,16 @@ MOST_LEVELS = 2.0  # mean absolute difference from Pillow's pixels, of 255
 
 
 def main(arguments: Sequence[str] | None = None) -> str:
-    """Run, print and append; returns the row."""
+    """Run, print and append; returns the row. PizaError for more peer_photos than the batch has."""
     parser = interleaved.parser(__doc__, runs=3)
     parser.add_argument("--photo", help="of any size, in place of a drawn one of 3000 x 4000")
     parser.add_argument("--canvas", type=int, nargs=2, metavar=("H", "W"), help="of every crop (1024 1024)")
     parser.add_argument("--batch", type=int, default=1, help="photos in one call of ours")
+    parser.add_argument("--peer_photos", type=int, help="the loop's own, its time taken in proportion (all of them)")
     options = parser.parse_args(arguments)
+    looped = options.batch if options.peer_photos is None else options.peer_photos
+    if not 1 <= looped <= options.batch:
+        raise PizaError(f"--peer_photos={looped} with --batch={options.batch}; give 1..{options.batch}")
     canvas = tuple(options.canvas or ((64, 64) if options.small else (1024, 1024)))
     size = (96, 128) if options.small else (3000, 4000)
     with interleaved.session(options) as machine, tempfile.TemporaryDirectory() as folder:
@@ -54,18 +58,20 @@ def main(arguments: Sequence[str] | None = None) -> str:
                 raise PizaError(f"a zoom took {min(len(one.steps) for one in found)} steps instead of {STEPS}")
 
         def peer() -> None:
-            for one, array in zip(found, photos, strict=True):
+            for one, array in zip(found[:looped], photos[:looped], strict=True):
                 image = Image.fromarray(array)
                 for step in one.steps:
                     theirs.best(*make_view(image, np.array(step.crop), canvas), words)
 
-        times = interleaved.alternate(ours, peer, options.runs)
+        mine, loop = interleaved.alternate(ours, peer, options.runs)
+        loop = dataclasses.replace(loop, seconds=tuple(options.batch / looped * x for x in loop.seconds))
         difference = _difference(found[0], photo, canvas, theirs, words)
     shapes = (
         f"{photo.shape[0]} x {photo.shape[1]}, {STEPS} crops on {canvas[0]} x {canvas[1]}, batch {options.batch}, "
         f"{words.shape[1]} tokens; {'small detector' if options.small else 'Swin-T'}; times of one photo"
+        f"{f', the loop over {looped} of them' if looped < options.batch else ''}"
     )
-    result = table.Result(TITLE, shapes, *times, BAR[machine.kind], difference, factor=1 / options.batch)
+    result = table.Result(TITLE, shapes, mine, loop, BAR[machine.kind], difference, factor=1 / options.batch)
     return table.report(result, machine, options, table.command("zoom", arguments))
 
 

@@ -14,7 +14,8 @@ LONG = {module.__name__.rpartition(".")[2]: module for module in (train_step, zo
 @pytest.mark.parametrize("name", [*RUNS, *(pytest.param(name, marks=pytest.mark.slow) for name in LONG)])
 def test_small(name, tmp_path, monkeypatch):
     monkeypatch.setattr(table, "RESULTS", tmp_path / "RESULTS.md")
-    more = {"deformable": ["--no-memory", "--batch=1"]}.get(name, [])
+    some = {"deformable": ["--no-memory", "--batch=1"], "zoom": ["--batch=2", "--peer_photos=1"]}
+    more = some.get(name, [])
     row = (RUNS | LONG)[name].main(["--small", "--runs=1", "--append", *more])
     assert (tmp_path / "RESULTS.md").read_text().splitlines()[-1] == row
     cells = dict(zip(table.HEAD, re.split(r" \| ", row.strip("| ")), strict=True))
@@ -23,6 +24,12 @@ def test_small(name, tmp_path, monkeypatch):
         assert re.match(r"[\d.]+ m?s \([\d.]+\.\.[\d.]+\)$", cells[side])
     assert cells["command"].startswith(f"`python -m benchmarks.{name} --small --runs=1")
     assert re.search(r"\d\.\de[+-]\d\d", cells["difference"])
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_zoom_names_a_number_of_peer_photos_that_its_batch_has_not(count):
+    with pytest.raises(zoom.PizaError, match=f"--peer_photos={count} with --batch=2; give 1..2"):
+        zoom.main(["--batch=2", f"--peer_photos={count}"])
 
 
 FAKE = """
