@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from piza_jax.ops.platforms import traced_platform
+
 BATCH_AXES = ("data", "fsdp")
 HEAD_AXIS = "tensor"
 
@@ -97,12 +99,6 @@ def _sample_local(
     return jnp.moveaxis(out.reshape(batch, heads, queries, -1), 1, 2).reshape(batch, queries, -1)
 
 
-def _lanes_of_mesh() -> bool | None:
-    """Whether the mesh in force, whose devices may be compiled for without being here, is of TPUs; None: no mesh."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return None if device is None else device.platform == "tpu"
-
-
 def sharded_axes(batch: int) -> tuple[str, ...]:
     """Mesh axes in force that a batch of that size is spread over, or none."""
     sizes = _automatic_axes()
@@ -144,13 +140,14 @@ def deformable_attention(
         attention: [B, Q, heads, L, P] weights, already normalised.
         shapes_hw: static (h, w) of each level.
         lanes: force the TPU form of the weighted sum (True) or the CPU form (False); when None, by the platform
-            of the mesh or, without one, by the one that is lowered for.
+            that is traced for, and both inside ``ops.platforms.for_any_platform``.
 
     Returns:
         [B, Q, heads * C] in the dtype of ``values``.
     """
     if lanes is None:
-        lanes = _lanes_of_mesh()
+        platform = traced_platform()
+        lanes = None if platform is None else platform == "tpu"
     run = partial(_sample_local, shapes_hw=tuple((int(h), int(w)) for h, w in shapes_hw), lanes=lanes)
     axes, head_axis = sharded_axes(values.shape[0]), _head_axis(values.shape[2])
     if axes or head_axis:
