@@ -17,6 +17,7 @@ from piza_jax.errors import PizaError
 from piza_jax.exported import files
 from piza_jax.files import new_folder
 from piza_jax.models.params import flatten_state, unflatten_state
+from piza_jax.ops.platforms import for_any_platform
 from piza_jax.piza.grounding import Grounder
 
 DEFAULT_PLATFORMS = ("cpu", "cuda", "tpu")
@@ -60,7 +61,8 @@ def export_zoom(
         def write(name: str, function: Callable[..., Any], inputs: Mapping[str, Any], **more: Any) -> files.Program:
             report(name)
             likes = {key: _like(value.shape, value.dtype) for key, value in weights.items()}
-            exported = export.export(jax.jit(function), platforms=platforms)(likes, *inputs.values())
+            with for_any_platform():
+                exported = export.export(jax.jit(function), platforms=platforms)(likes, *inputs.values())
             file = f"{name}.jax_export.gz"
             files.write_program(exported, place / file)
             outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)

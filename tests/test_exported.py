@@ -25,6 +25,7 @@ from piza_jax.export_zoom import export_zoom
 from piza_jax.exported import files
 from piza_jax.models.params import unflatten_state
 from piza_jax.ops.deformable import deformable_attention
+from piza_jax.ops.platforms import for_any_platform
 from piza_jax.piza.detector import PizaDetector
 from tests import fake_detector, figures, tiny_detector
 
@@ -172,15 +173,19 @@ def test_the_description_names_inputs_outputs_versions_and_zoom(zoom, grounder):
 
 def test_sampling_is_lowered_in_the_form_of_each_platform():
     likes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 16, 2, 4), (1, 5, 2, 1, 3, 2), (1, 5, 2, 1, 3))]
-    sample = jax.jit(partial(deformable_attention, shapes_hw=((4, 4),)))
+
+    def sample():  # a new one each time, as a trace is kept with its function
+        return partial(deformable_attention, shapes_hw=((4, 4),))
 
     def text(*platforms):
-        return export.export(sample, platforms=platforms)(*likes).mlir_module()
+        with for_any_platform():
+            return export.export(jax.jit(sample()), platforms=platforms)(*likes).mlir_module()
 
     assert "dot_general" in text("tpu")
     assert "dot_general" not in text("cpu")
     assert "dot_general" not in text("cuda")
     assert "stablehlo.case" in text("cpu", "tpu")
+    assert "platform_index" not in str(jax.make_jaxpr(sample())(*likes)), "elsewhere there is one form"
 
 
 def _flip(path):

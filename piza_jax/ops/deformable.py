@@ -1,19 +1,25 @@
 """Multi-scale deformable attention sampling (Zhu et al. 2021, eq. 3) as one packed gather for each head.
 
 The four neighbours of a sampling point are stored side by side in one row of a table, so a point costs one row read
-instead of four. The table of one (sample, head) is small enough for a fast memory; ``lax.map`` walks over them.
+instead of four. The table of one (sample, head) is small enough for a fast memory; ``lax.map`` walks over them, on a
+GPU in groups.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from piza_jax.ops.platforms import traced_platform
+
 BATCH_AXES = ("data", "fsdp")
 HEAD_AXIS = "tensor"
+FORMS = ("cpu", "gpu", "tpu")
+GATHERED_BYTES = 2**31  # that the GPU form may hold at a time, if the compiler writes out what it gathers
+_LOWERED = {"tpu": "tpu", "gpu": "gpu", "cuda": "gpu", "rocm": "gpu", "default": "cpu"}
 
 
 def _pack_level(values: jax.Array, shape_hw: tuple[int, int]) -> jax.Array:
@@ -61,7 +67,9 @@ def _combine_lanes(gathered: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def _sample_head(
-    operands: tuple[jax.Array, jax.Array, jax.Array], shapes_hw: tuple[tuple[int, int], ...], lanes: bool | None
+    operands: tuple[jax.Array, jax.Array, jax.Array],
+    shapes_hw: tuple[tuple[int, int], ...],
+    combine: Callable[[jax.Array, jax.Array], jax.Array],
 ) -> jax.Array:
     """Values [N, C], locations [Q, L, P, 2], attention [Q, L, P] of one (sample, head) -> [Q, C]."""
     values, locations, attention = operands
@@ -73,10 +81,7 @@ def _sample_head(
     rows, weights = _rows_and_weights(locations, attention, shapes_hw)
     queries = rows.shape[0]
     gathered = table.at[rows.reshape(queries, -1)].get(mode="promise_in_bounds")  # [Q, L * P, 4 C]
-    weights = weights.reshape(queries, -1, 4)
-    if lanes is None:  # decided when lowered, so that a program exported for several platforms has the form of each
-        return jax.lax.platform_dependent(gathered, weights, tpu=_combine_lanes, default=_combine_corners)
-    return (_combine_lanes if lanes else _combine_corners)(gathered, weights)
+    return combine(gathered, weights.reshape(queries, -1, 4))
 
 
 def _sample_local(
@@ -85,22 +90,24 @@ def _sample_local(
     attention: jax.Array,
     *,
     shapes_hw: tuple[tuple[int, int], ...],
-    lanes: bool | None,
+    form: str | None,
 ) -> jax.Array:
-    batch, queries, heads = locations.shape[:3]
-    body = jax.checkpoint(partial(_sample_head, shapes_hw=shapes_hw, lanes=lanes))
-    per_head = [
-        jnp.moveaxis(array, 2, 1).reshape(batch * heads, array.shape[1], *array.shape[3:])
-        for array in (values, locations, attention)
-    ]
-    out = jax.lax.map(body, tuple(per_head))  # [B * heads, Q, C]
-    return jnp.moveaxis(out.reshape(batch, heads, queries, -1), 1, 2).reshape(batch, queries, -1)
-
-
-def _lanes_of_mesh() -> bool | None:
-    """Whether the mesh in force, whose devices may be compiled for without being here, is of TPUs; None: no mesh."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return None if device is None else device.platform == "tpu"
+    run = partial(_sample_local, shapes_hw=shapes_hw)
+    if form is None:  # decided when lowered, so that a program exported for several platforms has the form of each
+        forms = {name: partial(run, form=form) for name, form in _LOWERED.items() if name != "gpu"}
+        return jax.lax.platform_dependent(values, locations, attention, **forms)
+    batch, queries, heads, levels, points = locations.shape[:5]
+    combine = _combine_lanes if form == "tpu" else _combine_corners
+    body = jax.checkpoint(partial(_sample_head, shapes_hw=shapes_hw, combine=combine))
+    by_head = tuple(jnp.moveaxis(array, 2, 1) for array in (values, locations, attention))  # [B, heads, ...]
+    if form == "gpu":  # all heads of some samples at once, as one head is too little work for the device
+        gathered = heads * 4 * queries * levels * points * values.shape[-1] * values.dtype.itemsize
+        group = min(max(GATHERED_BYTES // gathered, 1), batch) if isinstance(batch, int) else None
+        out = jax.lax.map(jax.vmap(body), by_head, batch_size=group)
+    else:
+        flat = tuple(array.reshape(batch * heads, *array.shape[2:]) for array in by_head)
+        out = jax.lax.map(body, flat).reshape(batch, heads, queries, -1)
+    return jnp.moveaxis(out, 1, 2).reshape(batch, queries, -1)
 
 
 def sharded_axes(batch: int) -> tuple[str, ...]:
@@ -131,7 +138,7 @@ def deformable_attention(
     attention: jax.Array,
     shapes_hw: Sequence[tuple[int, int]],
     *,
-    lanes: bool | None = None,
+    form: str | None = None,
 ) -> jax.Array:
     """Weighted bilinear samples of multi-level features; a point outside a level reads zero.
 
@@ -143,15 +150,21 @@ def deformable_attention(
         locations: float32 [B, Q, heads, L, P, 2], (x, y) in 0..1 of each level's whole canvas. Keep them in float32.
         attention: [B, Q, heads, L, P] weights, already normalised.
         shapes_hw: static (h, w) of each level.
-        lanes: force the TPU form of the weighted sum (True) or the CPU form (False); when None, by the platform
-            of the mesh or, without one, by the one that is lowered for.
+        form: one of FORMS; when None, by the platform of the mesh or else of the one that is traced for, and all of
+            them inside ``ops.platforms.for_any_platform``.
 
     Returns:
         [B, Q, heads * C] in the dtype of ``values``.
+
+    Raises:
+        ValueError: unknown form.
     """
-    if lanes is None:
-        lanes = _lanes_of_mesh()
-    run = partial(_sample_local, shapes_hw=tuple((int(h), int(w)) for h, w in shapes_hw), lanes=lanes)
+    if form is None:
+        platform = traced_platform()
+        form = None if platform is None else _LOWERED.get(platform, _LOWERED["default"])
+    elif form not in FORMS:
+        raise ValueError(f"form of deformable attention {form!r} is none of {', '.join(FORMS)}")
+    run = partial(_sample_local, shapes_hw=tuple((int(h), int(w)) for h, w in shapes_hw), form=form)
     axes, head_axis = sharded_axes(values.shape[0]), _head_axis(values.shape[2])
     if axes or head_axis:
         spec = PartitionSpec(axes, None, head_axis)
