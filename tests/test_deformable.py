@@ -54,15 +54,31 @@ def test_a_form_equals_the_definition_with_its_gradients(form):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("samples", [1, 2, 100])
-def test_groups_of_samples_on_a_gpu_change_no_value(monkeypatch, samples):
+@pytest.mark.parametrize("pairs", [1, 4, 100])
+def test_groups_on_a_gpu_change_no_value(monkeypatch, pairs):
     inputs = operands()
     whole = deformable_attention(*inputs, SHAPES_HW, form="gpu")
-    heads, channels = inputs[0].shape[2:]
-    gathered = heads * 4 * inputs[1].shape[1] * len(SHAPES_HW) * 2 * channels * 4
-    monkeypatch.setattr(deformable, "GATHERED_BYTES", samples * gathered)
+    gathered = 4 * inputs[1].shape[1] * len(SHAPES_HW) * 2 * inputs[0].shape[-1] * 4
+    monkeypatch.setattr(deformable, "GATHERED_BYTES", pairs * gathered)
     again = deformable_attention(*inputs, SHAPES_HW, form="gpu")
     np.testing.assert_allclose(again, whole, rtol=1e-5, atol=1e-6)  # sums in another order
+
+
+def test_half_precision_keeps_its_dtype_and_adds_up_gradients_in_float32_on_a_gpu():
+    values, locations, attention = operands(queries=4000, points=2)
+    values = values.astype(jnp.bfloat16)
+
+    def total(values, form):
+        return jnp.sum(deformable_attention(values, locations, attention, SHAPES_HW, form=form).astype(jnp.float32))
+
+    assert deformable_attention(values, locations, attention, SHAPES_HW, form="gpu").dtype == jnp.bfloat16
+    exact = jax.grad(total)(values.astype(jnp.float32), "gpu")
+    errors = {}
+    for form in ("cpu", "gpu"):
+        found = jax.grad(total)(values, form)
+        assert found.dtype == jnp.bfloat16
+        errors[form] = float(jnp.max(jnp.abs(found.astype(jnp.float32) - exact)) / jnp.max(jnp.abs(exact)))
+    assert errors["gpu"] < 2**-8 < errors["cpu"]
 
 
 def test_an_unknown_form_is_refused():

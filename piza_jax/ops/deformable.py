@@ -18,7 +18,7 @@ from piza_jax.ops.platforms import traced_platform
 BATCH_AXES = ("data", "fsdp")
 HEAD_AXIS = "tensor"
 FORMS = ("cpu", "gpu", "tpu")
-GATHERED_BYTES = 2**31  # that the GPU form may hold at a time, if the compiler writes out what it gathers
+GATHERED_BYTES = 2**32  # that the GPU form may hold at a time, if the compiler writes out what it gathers
 _LOWERED = {"tpu": "tpu", "gpu": "gpu", "cuda": "gpu", "rocm": "gpu", "default": "cpu"}
 
 
@@ -100,14 +100,25 @@ def _sample_local(
     combine = _combine_lanes if form == "tpu" else _combine_corners
     body = jax.checkpoint(partial(_sample_head, shapes_hw=shapes_hw, combine=combine))
     by_head = tuple(jnp.moveaxis(array, 2, 1) for array in (values, locations, attention))  # [B, heads, ...]
-    if form == "gpu":  # all heads of some samples at once, as one head is too little work for the device
-        gathered = heads * 4 * queries * levels * points * values.shape[-1] * values.dtype.itemsize
-        group = min(max(GATHERED_BYTES // gathered, 1), batch) if isinstance(batch, int) else None
-        out = jax.lax.map(jax.vmap(body), by_head, batch_size=group)
-    else:
-        flat = tuple(array.reshape(batch * heads, *array.shape[2:]) for array in by_head)
-        out = jax.lax.map(body, flat).reshape(batch, heads, queries, -1)
+    flat = tuple(array.reshape(batch * heads, *array.shape[2:]) for array in by_head)
+    group = None
+    if form == "gpu":
+        # In float32, since many rows of a gradient add up in one place, which is ten times slower in bfloat16.
+        flat = flat[0].astype(jnp.float32), *flat[1:]
+        group = _group(batch * heads, 4 * queries * levels * points * values.shape[-1] * 4)
+    out = jax.lax.map(body, flat, batch_size=group).astype(values.dtype).reshape(batch, heads, queries, -1)
     return jnp.moveaxis(out, 1, 2).reshape(batch, queries, -1)
+
+
+def _group(heads: int, gathered: int) -> int | None:
+    """How many (sample, head) pairs are sampled at once: as many as may be, in groups of one size.
+
+    One pair is too little work for a GPU. None, one after another, where an export leaves the batch open.
+    """
+    if not isinstance(heads, int):
+        return None
+    most = min(max(GATHERED_BYTES // gathered, 1), heads)
+    return next(size for size in range(most, 0, -1) if heads % size == 0)
 
 
 def sharded_axes(batch: int) -> tuple[str, ...]:
