@@ -2,8 +2,8 @@
 
 Arguments: peft=none pre-trains the base on the normal variant, which is drawn as it is read: its towers from random
 weights (stage=towers), then all of it from those on captions (--config.pretrained=DIR), then on whole sentences in
-pictures of many sizes (stage=expressions, --config.pretrained=DIR). Any other peft, as in
-configs/piza_sorec.py, fine-tunes a base (--config.pretrained=DIR) on the small targets of a data set that
+pictures of many sizes at a steady rate (stage=expressions) and at one that falls to nothing (stage=settle). Any other
+peft, as in configs/piza_sorec.py, fine-tunes a base (--config.pretrained=DIR) on the small targets of a data set that
 `python -m tfds_sorec.build_mini` built. train=train_s|train_l, smoke.
 """
 
@@ -48,17 +48,29 @@ def _pretrain(config: ConfigDict, stage: str) -> None:
     config.peft = "full"
     config.data.update(kind="mini", dataset="sorec_mini_normal", split="train", num_photos=12000)
     config.data.update(canvas_hw=(120, 160), max_tokens=96)
-    config.data.captions = ConfigDict({"max_boxes": 16, "min_phrases": 4, "max_phrases": 12})
+    config.data.captions = ConfigDict({"max_boxes": 16, "min_phrases": 4, "max_phrases": 12, "sentence_weight": 1.0})
     config.search.max_steps = 1
     config.train.update(num_steps=2500, log_every=50)
     config.checkpoint.every = 150
     config.evaluation.update(every=1250, num_records=256, num_photos=100, split="val")
-    if stage == "expressions":
-        config.data.captions = ConfigDict()
-        config.data.update(num_photos=4000, max_tokens=48, stop_fraction=0.0, scale_range=(0.35, 1.0))
-        config.train.update(num_steps=700, log_every=25)
+    if stage == "relations":
+        config.data.update(canvas_hw=(192, 256))
+        config.data.captions.sentence_weight = 4.0
+        config.train.num_steps = 2000
         config.optimizer.update(learning_rate=6e-4, rate_factors=((r"/bert/", 0.3),))
         config.evaluation.every = 0
+        return
+    if stage in ("expressions", "settle"):
+        config.data.captions = ConfigDict()
+        config.data.update(num_photos=9000, canvas_hw=(192, 256), max_tokens=48)
+        config.data.update(stop_fraction=0.0, scale_range=(0.35, 1.0))
+        config.train.update(batch_size=64, num_steps=6000)
+        config.optimizer.update(learning_rate=6e-4, rate_factors=((r"/bert/", 0.3),), schedule="constant")
+        config.checkpoint.every = 1000
+        config.evaluation.every = 0
+        if stage == "settle":
+            config.train.num_steps = 1000
+            config.optimizer.schedule = "cosine"
         return
     config.train.stage = stage
     if stage == "towers":
@@ -74,7 +86,7 @@ def _pretrain(config: ConfigDict, stage: str) -> None:
 def _fine_tune(config: ConfigDict, method: str, split: str) -> None:
     """One zoom step a sample on the small targets, as in the paper."""
     config.peft = method
-    config.data.update(kind="tfds", dataset="sorec_mini", split=split, canvas_hw=(160, 160), max_tokens=48)
+    config.data.update(kind="tfds", dataset="sorec_mini", split=split, canvas_hw=(256, 256), max_tokens=48)
     if not config.model.history:
         config.search.max_steps, config.data.stop_fraction = 1, 0.0  # straight from the photo to the target
     else:

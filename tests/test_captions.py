@@ -13,9 +13,10 @@ from piza_jax.data.mini_source import MiniPictures
 from piza_jax.data.pipeline import train_batches
 from piza_jax.data.tokenize import Tokenizer
 from piza_jax.data.views import view_to_photo
-from piza_jax.data.world.kinds import BUILDINGS, VEHICLES
+from piza_jax.data.world.kinds import BUILDINGS, MOUNTED_KINDS, VEHICLES
 from piza_jax.data.world.phrases import phrases_of
 from piza_jax.data.world.pictures import make_picture
+from piza_jax.data.world.render import place
 from piza_jax.data.world.splits import find_split
 from tests.mini_checker import COLOURS, KINDS
 from tests.small_source import TEXTS, SmallSource, record
@@ -127,6 +128,86 @@ def test_groups_hold_all_that_is_seen_of_a_colour_or_pattern():
             assert len(phrase.boxes_xyxy) == len(wanted)
             checked.add((look in COLOURS, group))
     assert checked == {(True, "vehicle"), (True, "building"), (True, "thing"), (False, "thing")}
+
+
+def spoken(thing):
+    """A thing's kind and colour in the words of a sentence."""
+    return (thing.kind, thing.colour)
+
+
+def heard(words):
+    """Kind and colour that a description names."""
+    colour = next(word for word in words.split() if word in COLOURS)
+    kind = next(kind for name, kind in KINDS.items() if re.search(rf"\b{name}\b", words))
+    return kind, colour
+
+
+def test_sentences_about_neighbours_name_all_that_have_one_and_no_other():
+    split = find_split("train", True)
+    checked = set()
+    for number in range(40):
+        picture = make_picture(split, number)
+        things = [thing for thing in picture.scene.things if not thing.large]
+        for phrase in phrases_of(picture, np.random.default_rng(number)):
+            pattern = r"The ([^,]+) (?:directly|just to the|just) (left|right|above|below)(?: of)? an? (.+)\."
+            said = re.fullmatch(pattern, phrase.text)
+            if said is None or re.search(r"\b(the|that|and)\b", said[1] + said[3]):
+                continue
+            target, side, other = heard(said[1]), said[2], heard(said[3])
+            axis, sign = (0 if side in ("left", "right") else 1), (1 if side in ("left", "above") else -1)
+            wanted = 0
+            for one in things:
+                near = [
+                    two
+                    for two in things
+                    if two is not one
+                    and spoken(two) == other
+                    and 0 < sign * (two.centre[axis] - one.centre[axis]) < 160
+                    and abs(two.centre[1 - axis] - one.centre[1 - axis]) < 45
+                ]
+                wanted += spoken(one) == target and bool(near) and seen_part(one.box, picture.window) > 0.05
+            assert len(phrase.boxes_xyxy) <= wanted
+            checked.add(side)
+    assert checked == {"left", "right", "above", "below"}
+
+
+def test_sentences_about_a_region_hold_all_things_there():
+    split = find_split("train", True)
+    sizes = []
+    for number in range(80):
+        picture = make_picture(split, number)
+        for phrase in phrases_of(picture, np.random.default_rng(number)):
+            said = re.fullmatch(r"All the things (?:to the |on the )?(left|right)(?: side)? of the (.+)\.", phrase.text)
+            if said is None:
+                continue
+            large = [thing for thing in picture.scene.things if thing.large and thing.colour]
+            (anchor,) = [thing for thing in large if spoken(thing) == heard(said[2])]
+            for thing in picture.scene.things:
+                gap = anchor.box[0] - thing.box[2] if said[1] == "left" else thing.box[0] - anchor.box[2]
+                level = abs(thing.box[3] - anchor.box[3])
+                if thing.large or not 20 <= gap <= 250 or level > 50 or seen_part(thing.box, picture.window) < 0.5:
+                    continue
+                if thing.kind in MOUNTED_KINDS:
+                    continue
+                x0, y0, x1, y1 = place(thing.box, picture.window, picture.size)
+                middle = (x0 + x1) / 2, (y0 + y1) / 2
+                assert any(b[0] <= middle[0] <= b[2] and b[1] <= middle[1] <= b[3] for b in phrase.boxes_xyxy), phrase
+            sizes.append(len(phrase.boxes_xyxy))
+    assert len(sizes) > 10
+    assert max(sizes) > 2
+
+
+def test_sentences_are_chosen_oftener_by_their_weight(tokenizer):
+    def share(weight):
+        config = CaptionConfig(canvas_hw=(60, 80), max_tokens=64, max_boxes=6, max_phrases=1, sentence_weight=weight)
+        texts = [tokenizer.decode(one["input_ids"][one["token_mask"]]) for one in captions(tokenizer, config, count=60)]
+        return sum(
+            any(phrase.text.strip(".") in text for phrase in PHRASES if phrase.text.endswith(".")) for text in texts
+        )
+
+    assert share(0.05) < share(20.0)
+    with pytest.raises(PizaError, match="sentence_weight is 0"):
+        CaptionConfig(sentence_weight=0)
 
 
 def test_boxes_of_phrases_lie_in_their_picture_and_expressions_come_first():

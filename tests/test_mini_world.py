@@ -93,12 +93,13 @@ def test_targets_are_as_small_as_those_of_sorec(pictures):
     assert 0.0004 <= np.median(parts) <= 0.0006  # 0.05%
 
 
-def test_normal_targets_take_8_to_40_percent_of_the_side():
-    sides = []
+def test_normal_targets_are_at_least_twice_as_large_as_small_ones_in_their_picture():
+    sides, wide = [], 0
     for split in NORMAL_SPLITS.values():
         for picture in (make_picture(split, number) for number in range(150)):
             assert picture.records
             width, height = picture.size
+            wide += 1000 < picture.window[2] - picture.window[0] < WIDTH
             for record in picture.records:
                 x0, y0, x1, y1 = record.box_xyxy
                 assert 0 <= x0 < x1 <= width
@@ -107,6 +108,8 @@ def test_normal_targets_take_8_to_40_percent_of_the_side():
     assert NORMAL_SIDES[0] <= min(sides)
     assert max(sides) <= NORMAL_SIDES[1]
     assert max(sides) > 0.2
+    assert np.median(sides) > 0.06
+    assert wide < 150
 
 
 def _extent(thing: Thing, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:

@@ -4,6 +4,7 @@ GroundingDINO reads a caption as sub-sentences between full stops that do not se
 3.4), and its own pre-training uses that: one pass over a picture learns from all that is said of it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,7 @@ class CaptionConfig:
         max_boxes: most targets of a caption, G.
         min_phrases: least phrases of a caption, where there is room for them.
         max_phrases: most phrases of a caption; the number is drawn between the two.
+        sentence_weight: how much oftener phrases that are whole sentences are chosen than their own weight says.
         scale_range: random size of the content, as in samples.SampleConfig.
         scaled_decode: as in samples.SampleConfig.
     """
@@ -52,6 +54,7 @@ class CaptionConfig:
     max_boxes: int = 16
     min_phrases: int = 1
     max_phrases: int = 8
+    sentence_weight: float = 1.0
     scale_range: tuple[float, float] = (1.0, 1.0)
     scaled_decode: bool = True
 
@@ -59,6 +62,8 @@ class CaptionConfig:
         for name in ("max_tokens", "max_boxes", "min_phrases", "max_phrases"):
             if getattr(self, name) < 1:
                 raise PizaError(f"captions.{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 < self.sentence_weight < math.inf:
+            raise PizaError(f"captions.sentence_weight is {self.sentence_weight}; it must be a number above 0")
         if self.min_phrases > self.max_phrases:
             raise PizaError(f"captions.min_phrases is {self.min_phrases}, more than max_phrases {self.max_phrases}")
 
@@ -125,7 +130,8 @@ def _choose(
 ) -> list[tuple[Phrase, np.ndarray]]:
     """Phrases with their tokens (without [CLS] and [SEP]) that fit, one with a box first of all, then shuffled."""
     count = int(rng.integers(config.min_phrases, config.max_phrases + 1))
-    waits = rng.exponential(size=len(phrases)) / [phrase.weight for phrase in phrases]
+    factors = [config.sentence_weight if phrase.text.endswith(".") else 1.0 for phrase in phrases]
+    waits = rng.exponential(size=len(phrases)) / [phrase.weight * f for phrase, f in zip(phrases, factors, strict=True)]
     order = [phrases[place] for place in np.argsort(waits)]
     first = next((place for place, phrase in enumerate(order) if phrase.boxes_xyxy), 0)
     order.insert(0, order.pop(first))

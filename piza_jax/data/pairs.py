@@ -14,6 +14,8 @@ from piza_jax.errors import PizaError
 
 # Heights and widths of photo canvases.
 PHOTO_SIDES = (512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
+# Lengths that sentences are padded to: at 256 tokens a third of a single pass would go into padding.
+TEXT_LENGTHS = (64, 128, 256)
 
 
 class Batch(NamedTuple):
@@ -31,6 +33,11 @@ def canvas_side(side: int) -> int:
         if side <= allowed:
             return allowed
     raise PizaError(f"a photo side of {side} pixels is above the limit of {PHOTO_SIDES[-1]}; cut or shrink the photo")
+
+
+def text_length(tokens: int, most: int) -> int:
+    """The smallest of TEXT_LENGTHS that so many tokens fit into, or else ``most``; never above ``most``."""
+    return min(next((length for length in TEXT_LENGTHS if tokens <= length), most), most)
 
 
 def filled_rows(count: int, batch_size: int, parts: int = 1) -> list[int]:

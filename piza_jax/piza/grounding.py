@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from piza_jax.data.decode import Orientation
-from piza_jax.data.pairs import Batch, batches, canvas_side, filled_rows
+from piza_jax.data.pairs import Batch, batches, canvas_side, filled_rows, text_length
 from piza_jax.data.photos import Photo, is_single, read_photo
 from piza_jax.data.preprocess import Preprocessing, on_canvas
 from piza_jax.data.tokenize import Tokenizer
@@ -40,8 +40,9 @@ class Grounder:
 
     ``ground`` gives the one box of a sentence, by a zoom or in a single pass; ``detect`` gives all boxes of phrases, in
     a single pass. Calls are cut into batches of 1, 2, 4 ... batch_size, the last one filled up, so that a program is
-    compiled once for each of these sizes. Zooming, photos lie on a canvas that only grows, see data.pairs.PHOTO_SIDES;
-    in a single pass each size of resized photos is compiled by itself, see single_pass.SinglePass.
+    compiled once for each of these sizes. Sentences are padded to a length that only grows, see
+    data.pairs.TEXT_LENGTHS. Zooming, photos lie on a canvas that only grows, see data.pairs.PHOTO_SIDES; in a single
+    pass each size of resized photos is compiled by itself, see single_pass.SinglePass.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Grounder:
         self.tokenizer, self.max_tokens, self.batch_size = tokenizer, max_tokens, batch_size
         self.zoom_config = config = zoom_config or ZoomConfig()
         self.orientation: Orientation = orientation
-        self.photo_hw = (canvas_side(photo_hw[0]), canvas_side(photo_hw[1]))
+        self.photo_hw, self.text_length = (canvas_side(photo_hw[0]), canvas_side(photo_hw[1])), 1
         self.preprocessing = preprocessing = preprocessing or Preprocessing.for_canvas(config.canvas_hw)
         self.single_pass, self.zero_shot, self._warn = single_pass, zero_shot, zero_shot
         mean, std = (255 * np.array(values, np.float64) for values in (preprocessing.mean, preprocessing.std))
@@ -265,6 +266,11 @@ class Grounder:
 
     def _batches(self, images: Any, texts: list[str]) -> Iterator[Batch]:
         """Images and texts in pairs, at most batch_size at a time; either may be one for all."""
-        return batches(
-            images, texts, self.read, lambda text: self.tokenizer.encode(text, self.max_tokens), self.batch_size
-        )
+
+        def encode(text: str) -> tuple[np.ndarray, np.ndarray]:
+            return self.tokenizer.encode(text, self.max_tokens)
+
+        for batch in batches(images, texts, self.read, encode, self.batch_size):
+            tokens = int(batch.token_mask.sum(1).max())
+            self.text_length = length = max(self.text_length, text_length(tokens, self.max_tokens))
+            yield batch._replace(input_ids=batch.input_ids[:, :length], token_mask=batch.token_mask[:, :length])

@@ -174,6 +174,7 @@ def caption_config(config: ConfigDict) -> CaptionConfig:
         max_boxes=data.captions.max_boxes,
         min_phrases=data.captions.min_phrases,
         max_phrases=data.captions.max_phrases,
+        sentence_weight=data.captions.get("sentence_weight", 1.0),
         scale_range=tuple(data.scale_range),
         scaled_decode=data.get("scaled_decode", False),
     )

@@ -21,6 +21,11 @@ class SorecMiniConfig(tfds.core.BuilderConfig):
     photos: bool = False
     normal: bool = False
 
+    def __post_init__(self) -> None:
+        if self.normal:
+            self.version = tfds.core.Version("2.0.0")
+            self.release_notes = {"2.0.0": "Half of the windows are wider and hold several groups of look-alikes."}
+
     @property
     def splits(self) -> dict[str, Split]:
         """The splits of the variant."""

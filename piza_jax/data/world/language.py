@@ -63,6 +63,16 @@ def say(meaning: Meaning, rng: np.random.Generator) -> str | None:
     return way[0].upper() + way[1:] + "."
 
 
+def say_all(zone: str, anchor: Ref, rng: np.random.Generator) -> str:
+    """A sentence for everything in a zone of a thing."""
+    return f"All the things {_choose(_ZONES[zone], rng)} the {noun(anchor, rng)}."
+
+
+def say_beside(target: Ref, side: str, other: Ref, rng: np.random.Generator) -> str:
+    """A sentence for all things of one look that have a thing of another beside them."""
+    return f"The {noun(target, rng)} {_choose(_SIDES[side], rng)} {with_article(noun(other, rng))}."
+
+
 def noun(ref: Ref, rng: np.random.Generator, order: str | None = None) -> str:
     """A description without its article."""
     if ref.kind == "pole":

@@ -7,14 +7,14 @@ import numpy as np
 from piza_jax.data.captions import Phrase
 from piza_jax.data.world.expressions import Speaker
 from piza_jax.data.world.kinds import BUILDINGS, COLOURS, SMALL, VEHICLES, WALLS
-from piza_jax.data.world.language import noun, say
-from piza_jax.data.world.meaning import Meaning, Ref, zones_of
+from piza_jax.data.world.language import noun, say, say_all, say_beside
+from piza_jax.data.world.meaning import NEIGHBOURS, Meaning, Ref, is_beside, zones_of
 from piza_jax.data.world.pictures import Picture
 from piza_jax.data.world.render import place
 from piza_jax.data.world.scene import HEIGHT, WIDTH
 
 _SHOWN, _HIDDEN = 0.35, 0.05  # a phrase is left out where a part between these of something that it is true of is seen
-_LEAST_SIDE = 0.04  # of a thing's box over the picture's, roots of areas
+_LEAST_SIDE = 0.025  # of a thing's box over the picture's, roots of areas
 _ABSENT = 4  # names of things that are not there
 
 
@@ -47,6 +47,8 @@ class _Teller:
         yield from self._groups()
         yield from self._absent()
         yield from self._beside()
+        yield from self._regions()
+        yield from self._neighbours()
 
     def _looks(self) -> set[Ref]:
         looks = set()
@@ -107,6 +109,34 @@ class _Teller:
                     text = say(meaning, self.rng) if boxes and ref.kind != "pole" else None
                     if boxes and text:
                         yield Phrase(text, boxes, 1.5)
+
+    def _regions(self) -> Iterator[Phrase]:
+        """Everything in a zone of an anchor, whatever it is: here the relation alone tells what is meant."""
+        for anchor, name in self.speaker.anchors.items():
+            for zone in zones_of(name.kind):
+                members = self.index.zone(zone, anchor, False) & set(self.spoken_of)
+                small = [number for number in members if not self.index.things[number].large]
+                doubtful = self.index.zone(zone, anchor, True) - members
+                if small and len(small) == len(members) and not any(self._part(n) > _HIDDEN for n in doubtful):
+                    boxes = self._boxes(sorted(members))
+                    if boxes:
+                        yield Phrase(say_all(zone, name, self.rng), boxes, 2.0)
+
+    def _neighbours(self) -> Iterator[Phrase]:
+        """All things of one look that have a thing of another look directly beside them."""
+        small = [n for n in self.spoken_of if not self.index.things[n].large and self._part(n) >= _SHOWN]
+        said = set()
+        for one in small:
+            for other in small:
+                for side in NEIGHBOURS:
+                    thing, beside = self.index.things[one], self.index.things[other]
+                    if one != other and is_beside(thing, side, beside, False):
+                        said.add((Ref(thing.kind, thing.colour or None), side, Ref(beside.kind, beside.colour or None)))
+        for target, side, neighbour in sorted(said, key=str):
+            found = self.index.all_of(Meaning(target, neighbour=(side, neighbour)))
+            boxes = self._boxes(found) if found else None
+            if boxes:
+                yield Phrase(say_beside(target, side, neighbour, self.rng), boxes, 2.0)
 
     def _name(self, ref: Ref) -> str:
         return "pole" if ref.kind == "pole" else noun(ref, self.rng)
