@@ -69,10 +69,13 @@ def crop_resize(
 
 
 def _over_batch(form: Callable[..., jax.Array], *operands: jax.Array) -> jax.Array:
-    """Apply form to each sample: by map, since vmap would run every window of the switch for every sample."""
+    """Apply form to each sample: by map, since vmap would run every window of the switch for every sample.
 
-    def run(*local: jax.Array) -> jax.Array:
-        return jax.lax.map(lambda sample: form(*sample), local)
+    The form takes all photos and the number of its own, of which a map over photos would make a copy each.
+    """
+
+    def run(photos: jax.Array, *local: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda sample: form(photos, *sample), (jnp.arange(photos.shape[0]), *local))
 
     if axes := sharded_axes(operands[0].shape[0]):
         spec = PartitionSpec(axes)
@@ -101,8 +104,16 @@ def _to_levels(pixels: jax.Array) -> jax.Array:
 
 
 def _dense(
-    photo: jax.Array, photo_hw: jax.Array, box_xyxy: jax.Array, valid_hw: jax.Array, *, canvas_hw: tuple[int, int]
+    photos: jax.Array,
+    number: jax.Array,
+    photo_hw: jax.Array,
+    box_xyxy: jax.Array,
+    valid_hw: jax.Array,
+    *,
+    canvas_hw: tuple[int, int],
 ) -> jax.Array:
+    photo = photos[number]
+
     def matrix(axis: int) -> jax.Array:  # [PH, H] for axis 0, [PW, W] for axis 1
         low, high = box_xyxy[1 - axis], box_xyxy[3 - axis]
         centre, support, _ = _filters(low, high, valid_hw[axis], canvas_hw[axis])
@@ -117,9 +128,15 @@ def _dense(
 
 
 def _taps(
-    photo: jax.Array, photo_hw: jax.Array, box_xyxy: jax.Array, valid_hw: jax.Array, *, canvas_hw: tuple[int, int]
+    photos: jax.Array,
+    number: jax.Array,
+    photo_hw: jax.Array,
+    box_xyxy: jax.Array,
+    valid_hw: jax.Array,
+    *,
+    canvas_hw: tuple[int, int],
 ) -> jax.Array:
-    whole = photo.shape[0], photo.shape[1]
+    whole = photos.shape[1], photos.shape[2]
     sides = [math.ceil(factor * max(canvas_hw)) for factor in _WINDOWS]
     windows = [(min(side, whole[0]), min(side, whole[1])) for side in sides if side < max(whole)] + [whole]
     low, high = box_xyxy[1::-1], box_xyxy[:1:-1]  # (y, x)
@@ -128,11 +145,12 @@ def _taps(
     last = jnp.minimum(jnp.ceil(high + margin).astype(jnp.int32), photo_hw)
     fits = jnp.stack([jnp.all(last - first <= jnp.array(window)) for window in windows])
     branches = [partial(_taps_in_window, window=window, canvas_hw=canvas_hw) for window in windows]
-    return jax.lax.switch(jnp.argmax(fits), branches, photo, photo_hw, box_xyxy, valid_hw, first)
+    return jax.lax.switch(jnp.argmax(fits), branches, photos, number, photo_hw, box_xyxy, valid_hw, first)
 
 
 def _taps_in_window(
-    photo: jax.Array,
+    photos: jax.Array,
+    number: jax.Array,
     photo_hw: jax.Array,
     box_xyxy: jax.Array,
     valid_hw: jax.Array,
@@ -141,8 +159,8 @@ def _taps_in_window(
     window: tuple[int, int],
     canvas_hw: tuple[int, int],
 ) -> jax.Array:
-    corner = jnp.clip(first, 0, jnp.array(photo.shape[:2]) - jnp.array(window))  # (y, x)
-    pixels = jax.lax.dynamic_slice(photo, (corner[0], corner[1], 0), (*window, photo.shape[2]))
+    corner = jnp.clip(first, 0, jnp.array(photos.shape[1:3]) - jnp.array(window))  # (y, x)
+    pixels = jax.lax.dynamic_slice(photos, (number, corner[0], corner[1], 0), (1, *window, photos.shape[3]))[0]
     reduction = max(window[0] / canvas_hw[0], window[1] / canvas_hw[1])
     taps = jnp.arange(2 * math.ceil(max(_THIN * reduction, 1.0)) + 1, dtype=jnp.float32)[:, None]
 
