@@ -1,5 +1,7 @@
 """Times by part of our code: what the profiler saw of a real call, and how a program's text names the parts."""
 
+from types import SimpleNamespace
+
 import jax
 import pytest
 
@@ -117,3 +119,36 @@ def test_time_of_what_runs_inside_is_taken_off():
     ]
     assert trace._own_ns(events) == [60.0, 20.0, 10.0, 10.0]
     assert trace._busy_ns([events, [(90.0, 120.0, "", ())]]) == 120.0
+
+
+def kernel(name, low, high, **stats):
+    return SimpleNamespace(name=name, start_ns=low, duration_ns=high - low, stats=list(stats.items()))
+
+
+def test_kernels_of_a_gpu_are_found_by_instruction_or_in_a_command_buffer_by_their_own_name(monkeypatch):
+    inside = {"hlo_module": "jit_run", "hlo_op": "command_buffer.3"}
+    stream = [
+        kernel("own_fusion_1", 0, 2e6, **inside),
+        kernel("nvjet_tst", 2e6, 3e6, **inside),
+        kernel("wrapped", 3e6, 7e6, hlo_module="jit_run", hlo_op="silent_fusion"),
+        kernel("own_fusion_1", 7e6, 9e6, hlo_module="jit_other", hlo_op="own_fusion.1"),
+        kernel("MemcpyH2D", 12e6, 13e6),
+    ]
+    lines = {"/device:GPU:0": {"Stream #7(Compute)": stream, "XLA Ops": stream}, "/host:CPU": {"python": stream}}
+    planes = [
+        SimpleNamespace(name=name, lines=[SimpleNamespace(name=line, events=events) for line, events in of.items()])
+        for name, of in lines.items()
+    ]
+    monkeypatch.setattr(jax.profiler.ProfileData, "from_file", lambda path: SimpleNamespace(planes=planes))
+    module = SimpleNamespace(name="jit_run", to_string=lambda: PROGRAM)
+    worse = SimpleNamespace(name="jit_run", to_string=lambda: "HloModule jit_run")
+    executables = [SimpleNamespace(hlo_modules=lambda one=one: [one]) for one in (worse, module, worse)]
+    device = SimpleNamespace(platform="gpu", client=SimpleNamespace(live_executables=lambda: executables))
+    threads = [list(events) for events in trace._events("some.xplane.pb", "gpu")]
+    assert trace._busy_ns(threads) == 10e6
+    assert {(part.name, part.backward): (part.ms, part.launches) for part in trace._parts(threads, device)} == {
+        ("ops/deformable.py:_sample_local", True): (4.0, 1),
+        ("models/swin.py:SwinBlock > MLP", False): (2.0, 1),
+        (trace.UNKNOWN, False): (3.0, 2),
+        ("MemcpyH2D", False): (1.0, 1),
+    }
