@@ -1,13 +1,15 @@
 """Multi-scale deformable attention, forward and backward, against PyTorch: ``python -m benchmarks.deformable``.
 
 At encoder size: a query for each cell of four levels, 8 heads of 32 channels, 4 points. The peer is the grid_sample
-form of transformers. Peak memory is that of one call in a process of each side's own, inputs not counted.
+form of transformers. Peak memory is that of one call in a process of each side's own, inputs not counted. ``--forms``
+compares our forms with each other instead.
 """
 
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,7 +18,7 @@ import numpy as np
 
 from benchmarks import interleaved, table
 from benchmarks.peak_memory import peak_of
-from piza_jax.ops.deformable import deformable_attention
+from piza_jax.ops.deformable import FORMS, deformable_attention
 
 TITLE = "Deformable attention, forward and backward, against PyTorch"
 BAR = 1.5
@@ -46,12 +48,21 @@ def make_inputs(batch: int, side: int) -> tuple[list[np.ndarray], tuple[tuple[in
     return [array.astype(np.float32) for array in arrays], shapes_hw
 
 
-def make_ours(arrays: list[np.ndarray], shapes_hw: tuple[tuple[int, int], ...], dtype: Any) -> Callable[[], list]:
-    """Callable that gives the output and its three gradients on the device, done."""
+def make_ours(
+    arrays: list[np.ndarray],
+    shapes_hw: tuple[tuple[int, int], ...],
+    dtype: Any,
+    form: str | None = None,
+    backward: bool = True,
+) -> Callable[[], list]:
+    """Callable that gives the output and its three gradients, or the output alone, on the device, done."""
 
     @jax.jit
     def run(values: jax.Array, locations: jax.Array, weights: jax.Array, cotangent: jax.Array) -> tuple:
-        out, back = jax.vjp(lambda *inputs: deformable_attention(*inputs, shapes_hw), values, locations, weights)
+        sample = partial(deformable_attention, shapes_hw=shapes_hw, form=form)
+        if not backward:
+            return (sample(values, locations, weights),)
+        out, back = jax.vjp(sample, values, locations, weights)
         return out, *back(cotangent)
 
     values, locations, weights, cotangent = map(jnp.asarray, arrays)
@@ -90,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> str:
     parser.add_argument("--side", type=int, help="of the square image, pixels (1024)")
     parser.add_argument("--no-memory", action="store_true", help="leave out the peak memory")
     parser.add_argument("--measure", choices=("ours", "peer"), help="only print the peak memory of one side, as JSON")
+    parser.add_argument("--forms", action="store_true", help="only print the times of each form of ours")
     options = parser.parse_args(arguments)
     side = options.side or (64 if options.small else 1024)
     with interleaved.session(options) as machine:
@@ -100,6 +112,10 @@ def main(arguments: Sequence[str] | None = None) -> str:
             call = make_ours(arrays, shapes_hw, dtype) if ours else make_peer(arrays, shapes_hw, machine)
             print(json.dumps({"bytes": _peak(call, machine, ours)}))
             return ""
+        if options.forms:
+            shown = times_of_forms(arrays, shapes_hw, dtype, options.runs)
+            print(f"{machine.describe()}; {table.versions()}; {machine.dtype}\n\n{shown}")
+            return shown
         ours, peer = make_ours(arrays, shapes_hw, dtype), make_peer(arrays, shapes_hw, machine)
         times = interleaved.alternate(ours, peer, options.runs)
         pairs = [
@@ -113,6 +129,20 @@ def main(arguments: Sequence[str] | None = None) -> str:
     shapes = f"{options.batch} x {arrays[1].shape[1]} queries, {HEADS} heads of {CHANNELS}, {len(shapes_hw)} levels"
     result = table.Result(TITLE, f"{shapes}, {POINTS} points", *times, BAR, difference, memory=memory)
     return table.report(result, machine, options, table.command("deformable", arguments))
+
+
+def times_of_forms(arrays: list[np.ndarray], shapes_hw: tuple[tuple[int, int], ...], dtype: Any, runs: int) -> str:
+    """A table in Markdown of the forms of all platforms on this one, forward and forward with backward.
+
+    Raises:
+        PizaError: no run.
+    """
+    rows = ["| form | forward | with backward |", "|---|---|---|"]
+    for form in FORMS:
+        calls = [make_ours(arrays, shapes_hw, dtype, form, backward) for backward in (False, True)]
+        times = interleaved.alternate(*calls, runs)
+        rows.append(f"| {form} | {' | '.join(time.text('ms', 1000) for time in times)} |")
+    return "\n".join(rows)
 
 
 def _both_peaks(arguments: Sequence[str] | None) -> str:

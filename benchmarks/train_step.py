@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import interleaved, peers, table
+from benchmarks import interleaved, peers, table, trace
 from piza_jax.models.config import REMAT
 from piza_jax.models.params import flatten_state
 from piza_jax.models.text import expression_tokens
@@ -88,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> str:
     parser.add_argument("--tokens", type=int, default=32, help="of each sentence")
     parser.add_argument("--max_tokens", type=int, default=256, help="that ours pads them to")
     parser.add_argument("--remat", choices=REMAT, default="none", help="what ours recomputes in the backward pass")
+    trace.add_option(parser)
     options = parser.parse_args(arguments)
     tiny = (options.size or ("tiny" if options.small else "swin_t")) == "tiny"
     canvas = options.canvas or (64 if options.small else 1024)
@@ -118,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> str:
 
         times = interleaved.alternate(lambda: told[0].append(ours.step(on_device)), peer, options.runs)
         difference = _difference(np.array(told), MOST[machine.dtype])
+        trace.show(lambda: ours.step(on_device), machine.device, options)
     print(f"ours: {flops / 1e12:.3g} TFLOP in matrix products a step, {flops / 1e12 / times[0].median:.3g} TFLOP/s")
     padded = f"{options.tokens} tokens (ours padded to {options.max_tokens})"
     shapes = f"{'tiny' if tiny else 'Swin-T'}, batch {options.batch}, {canvas} x {canvas}, {padded}, remat"

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from benchmarks import interleaved, peers, table
+from benchmarks import interleaved, peers, table, trace
 from piza_jax.data.views import make_view
 from piza_jax.errors import PizaError
 from piza_jax.ops.crop import crop_resize
@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> str:
     parser.add_argument("--canvas", type=int, nargs=2, metavar=("H", "W"), help="of every crop (1024 1024)")
     parser.add_argument("--batch", type=int, default=1, help="photos in one call of ours")
     parser.add_argument("--peer_photos", type=int, help="the loop's own, its time taken in proportion (all of them)")
+    trace.add_option(parser)
     options = parser.parse_args(arguments)
     looped = options.batch if options.peer_photos is None else options.peer_photos
     if not 1 <= looped <= options.batch:
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> str:
         mine, loop = interleaved.alternate(ours, peer, options.runs)
         loop = dataclasses.replace(loop, seconds=tuple(options.batch / looped * x for x in loop.seconds))
         difference = _difference(found[0], photo, canvas, theirs, words)
+        trace.show(ours, machine.device, options)
     shapes = (
         f"{photo.shape[0]} x {photo.shape[1]}, {STEPS} crops on {canvas[0]} x {canvas[1]}, batch {options.batch}, "
         f"{words.shape[1]} tokens; {'small detector' if options.small else 'Swin-T'}; times of one photo"

@@ -12,11 +12,18 @@ LONG = {module.__name__.rpartition(".")[2]: module for module in (train_step, zo
 
 
 @pytest.mark.parametrize("name", [*RUNS, *(pytest.param(name, marks=pytest.mark.slow) for name in LONG)])
-def test_small(name, tmp_path, monkeypatch):
+def test_small(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(table, "RESULTS", tmp_path / "RESULTS.md")
-    some = {"deformable": ["--no-memory", "--batch=1"], "zoom": ["--batch=2", "--peer_photos=1"]}
+    some = {
+        "deformable": ["--no-memory", "--batch=1"],
+        "zoom": ["--batch=2", "--peer_photos=1", "--profile"],
+        "train_step": ["--profile"],
+    }
     more = some.get(name, [])
     row = (RUNS | LONG)[name].main(["--small", "--runs=1", "--append", *more])
+    if name in LONG:
+        part = r"ops/deformable.py:\w+ \(backward\)" if name == "train_step" else r"ops/deformable.py:\w+"
+        assert re.search(rf"^\| {part} \| [\d.]+ \| [\d.]+ % \| \d+ \|$", capsys.readouterr().out, re.M)
     assert (tmp_path / "RESULTS.md").read_text().splitlines()[-1] == row
     cells = dict(zip(table.HEAD, re.split(r" \| ", row.strip("| ")), strict=True))
     assert re.match(r"\d+\.\d\d( \(bar [\d.]+\))?$", cells["peer / ours"])
@@ -24,6 +31,18 @@ def test_small(name, tmp_path, monkeypatch):
         assert re.match(r"[\d.]+ m?s \([\d.]+\.\.[\d.]+\)$", cells[side])
     assert cells["command"].startswith(f"`python -m benchmarks.{name} --small --runs=1")
     assert re.search(r"\d\.\de[+-]\d\d", cells["difference"])
+
+
+def test_each_form_of_deformable_attention_is_timed_both_ways(monkeypatch):
+    built = []
+    make_ours = deformable.make_ours
+    monkeypatch.setattr(deformable, "make_ours", lambda *inputs: built.append(inputs[3:]) or make_ours(*inputs))
+    rows = deformable.main(["--small", "--batch=1", "--runs=1", "--forms"]).splitlines()
+    assert built == [(form, backward) for form in deformable.FORMS for backward in (False, True)]
+    assert len(rows) == 2 + len(deformable.FORMS)
+    for form, row in zip(deformable.FORMS, rows[2:], strict=True):
+        time = r"[\d.]+ ms \([\d.]+\.\.[\d.]+\)"
+        assert re.fullmatch(rf"\| {form} \| {time} \| {time} \|", row)
 
 
 @pytest.mark.parametrize("count", [0, 3])
