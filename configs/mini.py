@@ -1,10 +1,10 @@
 """piza-mini: a small model of the same code that learns SOREC-mini's drawn streets on a CPU.
 
 Arguments: peft=none pre-trains the base on the normal variant, which is drawn as it is read: its towers from random
-weights (stage=towers), then all of it from those on captions (--config.pretrained=DIR), then on whole sentences in
-pictures of many sizes at a steady rate (stage=expressions) and at one that falls to nothing (stage=settle). Any other
-peft, as in configs/piza_sorec.py, fine-tunes a base (--config.pretrained=DIR) on the small targets of a data set that
-`python -m tfds_sorec.build_mini` built. train=train_s|train_l, smoke.
+weights (stage=towers), then all of it from those on captions (--config.pretrained=DIR), on captions that are mostly
+sentences about what stands beside what (stage=relations), and on one sentence a picture in pictures of many sizes
+(stage=sentences). Any other peft, as in configs/piza_sorec.py, fine-tunes a base (--config.pretrained=DIR) on the small
+targets of a data set that `python -m tfds_sorec.build_mini` built. train=train_s|train_l, smoke.
 """
 
 from ml_collections import ConfigDict
@@ -60,17 +60,13 @@ def _pretrain(config: ConfigDict, stage: str) -> None:
         config.optimizer.update(learning_rate=6e-4, rate_factors=((r"/bert/", 0.3),))
         config.evaluation.every = 0
         return
-    if stage in ("expressions", "settle"):
+    if stage == "sentences":
         config.data.captions = ConfigDict()
         config.data.update(num_photos=9000, canvas_hw=(192, 256), max_tokens=48)
         config.data.update(stop_fraction=0.0, scale_range=(0.35, 1.0))
-        config.train.update(batch_size=64, num_steps=6000)
-        config.optimizer.update(learning_rate=6e-4, rate_factors=((r"/bert/", 0.3),), schedule="constant")
-        config.checkpoint.every = 1000
+        config.train.update(batch_size=64, num_steps=1200)
+        config.optimizer.update(learning_rate=6e-4, rate_factors=((r"/bert/", 0.3),))
         config.evaluation.every = 0
-        if stage == "settle":
-            config.train.num_steps = 1000
-            config.optimizer.schedule = "cosine"
         return
     config.train.stage = stage
     if stage == "towers":

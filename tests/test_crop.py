@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from piza_jax.ops.crop import content_size, crop_resize
+from piza_jax.ops.platforms import for_any_platform
 from tests import figures
 
 CANVAS = (96, 128)
@@ -128,6 +129,17 @@ def test_real_photo(shared_dir):
         figures.note("crop: against Pillow, mean absolute, levels of 255", error.mean())
         assert error.mean() < 0.5
         assert error.max() <= 1
+
+
+def test_a_program_has_the_form_of_its_platform_and_one_for_export_has_all():
+    arguments = jnp.zeros((1, 8, 8, 3), jnp.uint8), jnp.full((1, 2), 8), jnp.array([[0.0, 0.0, 8.0, 8.0]])
+
+    def program():
+        return str(jax.make_jaxpr(lambda *given: crop_resize(*given, (4, 4)))(*arguments))
+
+    assert "platform_index" not in program()
+    with for_any_platform():
+        assert "platform_index" in program()
 
 
 def test_each_sample_is_independent_of_the_batch():

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from piza_jax.ops.deformable import sharded_axes
+from piza_jax.ops.platforms import traced_platform
 
 METHODS = ("auto", "dense", "taps")
 
@@ -63,8 +64,11 @@ def crop_resize(
     valid_hw = content_size(box_xyxy, canvas_hw)
     operands = photo, photo_hw, box_xyxy, valid_hw
     dense, taps = (partial(_over_batch, partial(form, canvas_hw=canvas_hw)) for form in (_dense, _taps))
-    if method == "auto":  # decided when lowered, so that a program compiled ahead of time gets its own form
-        return jax.lax.platform_dependent(*operands, tpu=dense, default=taps), valid_hw
+    if method == "auto":
+        platform = traced_platform()
+        if platform is None:  # decided when lowered, so that a program exported for several platforms has both forms
+            return jax.lax.platform_dependent(*operands, tpu=dense, default=taps), valid_hw
+        method = "dense" if platform == "tpu" else "taps"
     return (dense if method == "dense" else taps)(*operands), valid_hw
 
 
