@@ -1,0 +1,83 @@
+"""How well a base finds targets of ordinary size, by the number of look-alikes: ``python -m benchmarks.mini_base``.
+
+A look-alike has the kind, the colour and the detail of the target and is in the picture too, so that only what is said
+of other things tells them apart; among n of them a guess is right once in n + 1.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+import piza_jax
+from piza_jax import shipped
+from piza_jax.data.mini_source import MiniSource
+from piza_jax.data.world.pictures import Picture, make_picture
+from piza_jax.data.world.scene import Thing
+from piza_jax.errors import PizaError
+from piza_jax.evaluation.evaluate import measure, predictions
+from piza_jax.evaluation.metrics import ALL, summarise
+
+MOST = 3  # look-alikes that are told apart in the table
+
+
+def look_alikes(source: MiniSource) -> list[int]:
+    """Number of look-alikes of each record's target, of which at least half is in the picture."""
+    numbers = dict.fromkeys(number for number, _ in source.records)
+    found = {number: list(_look_alikes(make_picture(source.split, number))) for number in numbers}
+    return [found[number][record.id % 100] for number, record in source.records]
+
+
+def _look_alikes(picture: Picture) -> Iterator[int]:
+    seen = [thing for thing in picture.scene.things if _part(thing, picture.window) >= 0.5]
+    for said in picture.expressions:
+        target = picture.scene.things[said.target]
+        yield sum(_look(thing) == _look(target) for thing in seen) - 1
+
+
+def _look(thing: Thing) -> tuple[str, str, str | None]:
+    return thing.kind, thing.colour, thing.detail
+
+
+def _part(thing: Thing, window: tuple[int, int, int, int]) -> float:
+    x0, y0, x1, y1 = thing.box
+    across, down = min(x1, window[2]) - max(x0, window[0]), min(y1, window[3]) - max(y0, window[1])
+    return max(across, 0) * max(down, 0) / ((x1 - x0) * (y1 - y0))
+
+
+def table(checkpoint: str, scenes: int, records: int) -> str:
+    """A markdown table: all records, then those with 0, 1, 2 ... look-alikes."""
+    source = MiniSource("val", scenes, normal=True)
+    alike = np.array(look_alikes(source))
+    grounder = piza_jax.load(checkpoint, training_free=True, max_steps=1)
+    found = list(predictions(grounder, source, records))
+    counts = alike[[one.index for one in found]]
+    groups = {"all": np.ones(len(found), bool), **{str(number): counts == number for number in range(MOST)}}
+    groups[f"{MOST} or more"] = counts >= MOST
+    lines = ["| look-alikes | sentences | mAcc | Acc50 | Acc75 | right by guessing |", "|---|---|---|---|---|---|"]
+    for group, members in groups.items():
+        chosen = [one for one, member in zip(found, members, strict=True) if member]
+        if chosen:
+            numbers = summarise({"": measure(chosen)})[""][ALL] or {}
+            cells = " | ".join(f"{100 * numbers[name]:.1f}" for name in ("mAcc", "Acc50", "Acc75"))
+            lines.append(f"| {group} | {len(chosen)} | {cells} | {100 * np.mean(1 / (counts[members] + 1)):.0f} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", default=shipped.MINI_BASE, help="a detector (default: the base that ships)")
+    parser.add_argument("--scenes", type=int, default=100, help="of the normal variant's split val")
+    parser.add_argument("--records", type=int, default=300, help="sentences, evenly spread; 0: all")
+    options = parser.parse_args(arguments)
+    try:
+        print(table(options.checkpoint, options.scenes, options.records))
+    except PizaError as error:
+        print(f"error: {error}")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
