@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from piza_jax import PizaError
@@ -70,6 +70,8 @@ def test_real_expressions_have_the_ids_of_transformers(shared_dir, tmp_path):
 @settings(max_examples=300, deadline=None)
 @given(text=st.text(st.one_of(st.sampled_from("abcdeRSTü.,?'-# "), st.characters(codec="utf-8")), max_size=60))
 def test_any_text_has_the_ids_of_transformers(pair, text):
+    # Typed by a user these are ordinary text here, and no longer so in transformers.
+    assume(not any(word in text for word in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")))
     assert_same(*pair, [text])
 
 
