@@ -79,6 +79,7 @@ def _over_batch(form: Callable[..., jax.Array], *operands: jax.Array) -> jax.Arr
     """
 
     def run(photos: jax.Array, *local: jax.Array) -> jax.Array:
+        photos = jnp.asarray(photos)  # a traced number indexes no NumPy array
         return jax.lax.map(lambda sample: form(photos, *sample), (jnp.arange(photos.shape[0]), *local))
 
     if axes := sharded_axes(operands[0].shape[0]):
