@@ -23,13 +23,12 @@ MOST = 3  # look-alikes that are told apart in the table
 
 def look_alikes(source: MiniSource) -> list[int]:
     """Number of look-alikes of each record's target, of which at least half is in the picture."""
-    numbers = dict.fromkeys(number for number, _ in source.records)
-    found = {number: list(_look_alikes(make_picture(source.split, number))) for number in numbers}
-    return [found[number][record.id % 100] for number, record in source.records]
+    numbers = dict.fromkeys(number for number, _ in source.records)  # each once, in the order of the records
+    return [count for number in numbers for count in _look_alikes(make_picture(source.split, number))]
 
 
 def _look_alikes(picture: Picture) -> Iterator[int]:
-    seen = [thing for thing in picture.scene.things if _part(thing, picture.window) >= 0.5]
+    seen = [thing for thing in picture.scene.things if thing.part_in(picture.window) >= 0.5]
     for said in picture.expressions:
         target = picture.scene.things[said.target]
         yield sum(_look(thing) == _look(target) for thing in seen) - 1
@@ -37,12 +36,6 @@ def _look_alikes(picture: Picture) -> Iterator[int]:
 
 def _look(thing: Thing) -> tuple[str, str, str | None]:
     return thing.kind, thing.colour, thing.detail
-
-
-def _part(thing: Thing, window: tuple[int, int, int, int]) -> float:
-    x0, y0, x1, y1 = thing.box
-    across, down = min(x1, window[2]) - max(x0, window[0]), min(y1, window[3]) - max(y0, window[1])
-    return max(across, 0) * max(down, 0) / ((x1 - x0) * (y1 - y0))
 
 
 def table(checkpoint: str, scenes: int, records: int) -> str:

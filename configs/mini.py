@@ -53,20 +53,17 @@ def _pretrain(config: ConfigDict, stage: str) -> None:
     config.train.update(num_steps=2500, log_every=50)
     config.checkpoint.every = 150
     config.evaluation.update(every=1250, num_records=256, num_photos=100, split="val")
-    if stage == "relations":
-        config.data.update(canvas_hw=(192, 256))
-        config.data.captions.sentence_weight = 4.0
-        config.train.num_steps = 2000
+    if stage in ("relations", "sentences"):
+        config.data.canvas_hw = (192, 256)
         config.optimizer.update(learning_rate=6e-4, rate_factors=((r"/bert/", 0.3),))
         config.evaluation.every = 0
-        return
-    if stage == "sentences":
-        config.data.captions = ConfigDict()
-        config.data.update(num_photos=9000, canvas_hw=(192, 256), max_tokens=48)
-        config.data.update(stop_fraction=0.0, scale_range=(0.35, 1.0))
-        config.train.update(batch_size=64, num_steps=1200)
-        config.optimizer.update(learning_rate=6e-4, rate_factors=((r"/bert/", 0.3),))
-        config.evaluation.every = 0
+        if stage == "relations":
+            config.data.captions.sentence_weight = 4.0
+            config.train.num_steps = 2000
+        else:
+            config.data.captions = ConfigDict()
+            config.data.update(num_photos=9000, max_tokens=48, stop_fraction=0.0, scale_range=(0.35, 1.0))
+            config.train.update(batch_size=64, num_steps=1200)
         return
     config.train.stage = stage
     if stage == "towers":

@@ -99,8 +99,10 @@ def _sample_local(
     batch, queries, heads, levels, points = locations.shape[:5]
     combine = _combine_lanes if form == "tpu" else _combine_corners
     body = jax.checkpoint(partial(_sample_head, shapes_hw=shapes_hw, combine=combine))
-    by_head = tuple(jnp.moveaxis(array, 2, 1) for array in (values, locations, attention))  # [B, heads, ...]
-    flat = tuple(array.reshape(batch * heads, *array.shape[2:]) for array in by_head)
+    flat = tuple(
+        jnp.moveaxis(array, 2, 1).reshape(batch * heads, array.shape[1], *array.shape[3:])
+        for array in (values, locations, attention)
+    )
     group = None
     if form == "gpu":
         # In float32, since many rows of a gradient add up in one place, which is ten times slower in bfloat16.

@@ -143,9 +143,7 @@ class _Teller:
 
     def _part(self, number: int) -> float:
         """How much of a thing's box is in the picture, 0..1."""
-        x0, y0, x1, y1 = self.index.things[number].box
-        a0, b0, a1, b1 = self.picture.window
-        return max(min(x1, a1) - max(x0, a0), 0) * max(min(y1, b1) - max(y0, b0), 0) / ((x1 - x0) * (y1 - y0))
+        return self.index.things[number].part_in(self.picture.window)
 
     def _boxes(self, numbers: list[int]) -> tuple[tuple[float, float, float, float], ...] | None:
         """What is seen of things, xyxy pixels of the picture; None where it is doubtful whether one is seen."""

@@ -42,6 +42,12 @@ class Thing:
         """Pixels in the box."""
         return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
 
+    def part_in(self, window: Box) -> float:
+        """How much of the box is in a window of the scene, 0..1."""
+        across = min(self.box[2], window[2]) - max(self.box[0], window[0])
+        down = min(self.box[3], window[3]) - max(self.box[1], window[1])
+        return max(across, 0) * max(down, 0) / self.area
+
 
 @dataclass(frozen=True)
 class Street:
