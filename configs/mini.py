@@ -49,6 +49,7 @@ def _pretrain(config: ConfigDict, stage: str) -> None:
     config.data.update(kind="mini", dataset="sorec_mini_normal", split="train", num_photos=12000)
     config.data.update(canvas_hw=(120, 160), max_tokens=96)
     config.data.captions = ConfigDict({"max_boxes": 16, "min_phrases": 4, "max_phrases": 12, "sentence_weight": 1.0})
+    config.data.captions.mentions = True
     config.search.max_steps = 1
     config.train.update(num_steps=2500, log_every=50)
     config.checkpoint.every = 150

@@ -7,7 +7,7 @@ import pytest
 
 from piza_jax import PizaError
 from piza_jax.data.blind import BlindSource
-from piza_jax.data.captions import CaptionConfig, Phrase, random_caption
+from piza_jax.data.captions import CaptionConfig, Mention, Phrase, random_caption
 from piza_jax.data.decode import decode_rgb
 from piza_jax.data.mini_source import MiniPictures
 from piza_jax.data.pipeline import train_batches
@@ -229,6 +229,61 @@ def test_boxes_of_phrases_lie_in_their_picture_and_expressions_come_first():
             (tuple(map(float, picture.box_of(said))),) for said in expressions
         ]
     assert shared > 50
+
+
+TEXT = "the green car beside the red car on the dark road."
+BESIDE = Phrase(TEXT, (GREEN,), mentions=(Mention(TEXT.index("red"), TEXT.index(" on"), (RED,)),))
+
+
+def test_what_a_sentence_mentions_has_its_tokens_and_is_no_target(tokenizer):
+    config = CaptionConfig(canvas_hw=(60, 80), max_tokens=40, max_boxes=3, mentions=True)
+    (sample,) = captions(tokenizer, config, (BESIDE,), 1)
+    assert sample["target_valid"].tolist() == [True, False, False]
+    assert not sample["mentioned"][0].any()
+    assert tokenizer.decode(sample["input_ids"][sample["mentioned"][1]]) == "red car"
+    box = view_to_photo(sample["target_boxes"][1], np.array(ALL))
+    np.testing.assert_allclose(box, RED, atol=1e-3)
+    (off,) = captions(tokenizer, CaptionConfig(canvas_hw=(60, 80), max_tokens=40, max_boxes=3), (BESIDE,), 1)
+    assert not off["mentioned"].any()
+    assert not off["target_boxes"][1:].any()
+
+
+def test_a_target_that_another_sentence_mentions_is_one_box_and_targets_take_the_room_first(tokenizer):
+    config = CaptionConfig(canvas_hw=(60, 80), max_tokens=40, max_boxes=2, min_phrases=2, max_phrases=2, mentions=True)
+    for sample in captions(tokenizer, config, (BESIDE, PHRASES[0]), 8):
+        assert sample["target_valid"].all()
+        both = sample["positive"].any(axis=1) & sample["mentioned"].any(axis=1)
+        assert both.sum() == 1
+        row = int(np.flatnonzero(both)[0])
+        assert tokenizer.decode(sample["input_ids"][sample["positive"][row]]) == "red car"
+        assert tokenizer.decode(sample["input_ids"][sample["mentioned"][row]]) == "red car"
+        assert not (sample["positive"] & sample["mentioned"]).any()
+    small = CaptionConfig(canvas_hw=(60, 80), max_tokens=40, max_boxes=1, mentions=True)
+    (sample,) = captions(tokenizer, small, (BESIDE,), 1)
+    assert sample["target_valid"].all()
+    assert not sample["mentioned"].any()
+
+
+def test_drawn_sentences_mention_what_they_name_where_it_is_seen():
+    split = find_split("train", True)
+    found, hidden = 0, 0
+    for number in range(60):
+        picture = make_picture(split, number)
+        for phrase in phrases_of(picture, np.random.default_rng(number)):
+            for mention in phrase.mentions:
+                name = phrase.text[mention.start : mention.end]
+                assert f" {name}" in phrase.text
+                if "pole" in name or "lamp post" in name or " in " in f" {name} " or "far away" in name:
+                    continue
+                things = [thing for thing in picture.scene.things if spoken(thing) == heard(name)]
+                boxes = [place(thing.box, picture.window, picture.size) for thing in things]
+                for x0, y0, x1, y1 in mention.boxes_xyxy:
+                    assert any(b[0] <= x0 and b[1] <= y0 and x1 <= b[2] and y1 <= b[3] for b in boxes)
+                found += 1
+            said = re.fullmatch(r"All the things .*of the ([^ ]+ [^ ]+)\.", phrase.text)
+            hidden += said is not None and not phrase.mentions
+    assert found > 300
+    assert hidden < 20
 
 
 def test_drawn_pictures_become_batches(tokenizer):

@@ -20,6 +20,21 @@ from piza_jax.errors import PizaError
 
 
 @dataclass(frozen=True)
+class Mention:
+    """What a sentence names beside its target, "the red van" of "the cone left of the red van".
+
+    Attributes:
+        start: first character of the name in the sentence.
+        end: the character after its last.
+        boxes_xyxy: of what is named, xyxy pixels.
+    """
+
+    start: int
+    end: int
+    boxes_xyxy: tuple[tuple[float, float, float, float], ...]
+
+
+@dataclass(frozen=True)
 class Phrase:
     """A sentence or a name, and every box of the picture that it is true of.
 
@@ -27,11 +42,13 @@ class Phrase:
         text: what is said.
         boxes_xyxy: xyxy pixels; none where it is true of nothing.
         weight: how much rather than a phrase of weight 1 it comes into a caption.
+        mentions: what else it names.
     """
 
     text: str
     boxes_xyxy: tuple[tuple[float, float, float, float], ...]
     weight: float = 1.0
+    mentions: tuple[Mention, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,6 +61,8 @@ class CaptionConfig:
         max_boxes: most targets of a caption, G.
         min_phrases: least phrases of a caption, where there is room for them.
         max_phrases: most phrases of a caption; the number is drawn between the two.
+        mentions: query selection learns to choose what sentences mention too, so that the decoder can compare a target
+            with it. Without that nothing in an image stands for the van of "the cone left of the red van".
         sentence_weight: how much oftener phrases that are whole sentences are chosen than their own weight says.
         scale_range: random size of the content, as in samples.SampleConfig.
         scaled_decode: as in samples.SampleConfig.
@@ -54,6 +73,7 @@ class CaptionConfig:
     max_boxes: int = 16
     min_phrases: int = 1
     max_phrases: int = 8
+    mentions: bool = False
     sentence_weight: float = 1.0
     scale_range: tuple[float, float] = (1.0, 1.0)
     scaled_decode: bool = True
@@ -82,7 +102,8 @@ def random_caption(
     Returns:
         image uint8 [H, W, 3], content top left, zero elsewhere; valid_hw int32 [2]; input_ids int32 [L]; token_mask
         bool [L]; target_boxes float32 [G, 4] cxcywh in 0..1 of the content, zeros after the last; target_valid bool
-        [G]; positive bool [G, L], the tokens of all phrases that are true of the target; id int32.
+        [G]; positive bool [G, L], the tokens of all phrases that are true of the target; mentioned bool [G, L], the
+        tokens that name the box in sentences about others, also where target_valid is False; id int32.
 
     Raises:
         PizaError: names the record: damaged photo, or no phrase that fits.
@@ -95,7 +116,11 @@ def random_caption(
         image, valid_hw = make_view(photo, whole, config.canvas_hw, scale)
         chosen = _choose(record["phrases"], tokenizer, config, rng)
         input_ids, token_mask, spans = _join([tokens for _, tokens in chosen], tokenizer, config.max_tokens)
-        boxes, positive = _targets([phrase for phrase, _ in chosen], spans, config)
+        phrases = [phrase for phrase, _ in chosen]
+        rows, positive = _targets(phrases, spans, config)
+        boxes, mentioned = list(rows), np.zeros_like(positive)
+        if config.mentions:
+            boxes, mentioned = _mentioned(phrases, spans, rows, tokenizer, config)
     target_boxes = np.zeros((config.max_boxes, 4), np.float32)
     target_boxes[: len(boxes)] = photo_to_view(np.asarray(boxes, np.float32).reshape(-1, 4), whole)
     return {
@@ -104,8 +129,9 @@ def random_caption(
         "input_ids": input_ids,
         "token_mask": token_mask,
         "target_boxes": target_boxes,
-        "target_valid": np.arange(config.max_boxes) < len(boxes),
+        "target_valid": positive.any(axis=1),
         "positive": positive,
+        "mentioned": mentioned,
         "id": np.int32(record["id"]),
     }
 
@@ -121,6 +147,7 @@ def caption_fields(config: CaptionConfig) -> dict[str, tuple[tuple[int, ...], ty
         "target_boxes": ((boxes, 4), np.float32),
         "target_valid": ((boxes,), np.bool_),
         "positive": ((boxes, tokens), np.bool_),
+        "mentioned": ((boxes, tokens), np.bool_),
         "id": ((), np.int32),
     }
 
@@ -172,11 +199,33 @@ def _join(
 
 def _targets(
     phrases: Sequence[Phrase], spans: Sequence[tuple[int, int]], config: CaptionConfig
-) -> tuple[list[tuple[float, float, float, float]], np.ndarray]:
-    """All boxes, each once, and the tokens of every phrase that is true of it, bool [G, L]."""
+) -> tuple[dict[tuple[float, float, float, float], int], np.ndarray]:
+    """Rows of all boxes, one each, and the tokens of every phrase that is true of it, bool [G, L]."""
     positive = np.zeros((config.max_boxes, config.max_tokens), bool)
     rows: dict[tuple[float, float, float, float], int] = {}
     for phrase, (start, end) in zip(phrases, spans, strict=True):
         for box in phrase.boxes_xyxy:
             positive[rows.setdefault(box, len(rows)), start:end] = True
-    return list(rows), positive
+    return rows, positive
+
+
+def _mentioned(
+    phrases: Sequence[Phrase],
+    spans: Sequence[tuple[int, int]],
+    rows: Mapping[tuple[float, float, float, float], int],
+    tokenizer: Tokenizer,
+    config: CaptionConfig,
+) -> tuple[list[tuple[float, float, float, float]], np.ndarray]:
+    """All boxes with those of what is mentioned, as many as there is room for, and the tokens of the latter [G, L]."""
+    mentioned, rows = np.zeros((config.max_boxes, config.max_tokens), bool), dict(rows)
+
+    def count(text: str) -> int:  # without [CLS], [SEP] and the full stop that ends every text
+        return int(tokenizer.encode(f"{text}.", config.max_tokens)[1].sum()) - 3
+
+    for phrase, (start, _) in zip(phrases, spans, strict=True):
+        for mention in phrase.mentions:
+            first, end = count(phrase.text[: mention.start]), count(phrase.text[: mention.end])
+            for box in mention.boxes_xyxy:
+                if box in rows or len(rows) < config.max_boxes:
+                    mentioned[rows.setdefault(box, len(rows)), start + first : start + end] = True
+    return list(rows), mentioned

@@ -139,6 +139,7 @@ def detection_losses(
     token_mask: jax.Array,
     valid_hw: jax.Array,
     config: LossConfig = PAPER_WEIGHTS,
+    mentioned: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
     """Weighted losses, each a scalar; their sum is the detector's training loss.
 
@@ -153,6 +154,8 @@ def detection_losses(
         token_mask: bool [B, L].
         valid_hw: int [B, 2] height and width of the content in pixels.
         config: weights of the losses and of the matching cost.
+        mentioned: [B, G, L], tokens that name a box in a sentence about another. Query selection counts them as
+            positive, and such a box as a target, so that it reaches the decoder; there it is none.
 
     Returns:
         "loss_cls", "loss_bbox", "loss_iou" of the last layer, the same with prefix "d0.", "d1.", ... of the earlier
@@ -176,6 +179,10 @@ def detection_losses(
             groups = detections.denoising_logits.shape[2] // (2 * target_cxcywh.shape[1])
             noisy = detections.denoising_logits[index], detections.denoising_boxes[index]
             add(prefix, "dn_", _denoising_losses(*noisy, *targets), total * groups)
+    if mentioned is not None:
+        wanted = target_valid | jnp.any(mentioned, axis=-1)
+        targets = (target_cxcywh, wanted, jnp.maximum(targets[2], mentioned), token_mask, scale_wh)
+        total = jnp.maximum(jnp.sum(wanted), 1).astype(jnp.float32)
     add("", "enc_", _matched_losses(detections.selected_logits, detections.selected_boxes, *targets, config), total)
     if config.cell_weight:
         if detections.cells is None:

@@ -47,7 +47,7 @@ def compute_caption_losses(
     Args:
         model: detector, its PIZA parts unused.
         batch: image uint8 [B, H, W, 3], valid_hw int32 [B, 2], input_ids int32 [B, L], token_mask bool [B, L],
-            target_boxes float32 [B, G, 4] cxcywh, target_valid bool [B, G], positive bool [B, G, L].
+            target_boxes float32 [B, G, 4] cxcywh, target_valid bool [B, G], positive and mentioned bool [B, G, L].
         key: PRNG key of the denoising queries.
         config: weights of the losses and of the matching.
 
@@ -55,7 +55,7 @@ def compute_caption_losses(
         A scalar and a dict of scalars.
     """
     targets = batch["target_boxes"], batch["target_valid"], batch["positive"]
-    losses = _detector_losses(model, batch, *targets, None, key, config)
+    losses = _detector_losses(model, batch, *targets, None, key, config, batch["mentioned"])
     return sum(losses.values(), jnp.zeros(())), losses
 
 
@@ -68,6 +68,7 @@ def _detector_losses(
     progress: jax.Array | None,
     key: jax.Array,
     config: LossConfig,
+    mentioned: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
     """Losses of targets cxcywh [B, G, 4], their validity [B, G] and tokens [B, G, L], in views of progress [B]."""
     text = model.encode_text(batch["input_ids"], batch["token_mask"])
@@ -76,4 +77,6 @@ def _detector_losses(
     images = normalise(batch["image"], batch["valid_hw"])
     detections = model.detect(images, batch["valid_hw"], text, progress, denoising)
     positive = positive.astype(jnp.float32)
-    return detection_losses(detections, targets, valid, positive, batch["token_mask"], batch["valid_hw"], config)
+    return detection_losses(
+        detections, targets, valid, positive, batch["token_mask"], batch["valid_hw"], config, mentioned
+    )

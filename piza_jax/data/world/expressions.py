@@ -24,11 +24,12 @@ _MIN_SEEN = 90  # pixels of a large thing that must be in the picture, across an
 
 @dataclass(frozen=True)
 class Expression:
-    """A sentence, what it says, and the number of the thing that it speaks of."""
+    """A sentence, what it says, the thing that it speaks of, and where it names others as language.Said has it."""
 
     text: str
     meaning: Meaning
     target: int
+    mentions: tuple[tuple[int, int], ...] = ()
 
 
 class Speaker:
@@ -56,9 +57,9 @@ class Speaker:
         for place in self._shuffled(places):
             for meaning in self._meanings(target, *places[place]):
                 if self.index.referent(meaning) == target:
-                    text = say(meaning, self.rng)
-                    if text is not None:
-                        return Expression(text, meaning, target)
+                    said = say(meaning, self.rng)
+                    if said is not None:
+                        return Expression(said.text, meaning, target, said.mentions)
         return None
 
     def large(self, target: int) -> Expression | None:
@@ -75,9 +76,9 @@ class Speaker:
         for number in self._shuffled(meanings):
             meaning = meanings[number]
             if self.index.referent(meaning) == target:
-                text = say(meaning, self.rng)
-                if text is not None:
-                    return Expression(text, meaning, target)
+                said = say(meaning, self.rng)
+                if said is not None:
+                    return Expression(said.text, meaning, target, said.mentions)
         return None
 
     def _shuffled(self, items: list) -> list[int]:

@@ -1,5 +1,7 @@
 """From a meaning to an English sentence."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from piza_jax.data.world.kinds import SMALL
@@ -48,29 +50,40 @@ _DEPTHS = {"foreground": ("in the foreground", "near the viewer"), "background":
 _HALVES = ("in the {} half of the picture", "in the {} part of the scene")
 
 
-def say(meaning: Meaning, rng: np.random.Generator) -> str | None:
+_MARKS = tuple((chr(0xE000 + 2 * place), chr(0xE001 + 2 * place)) for place in range(3))  # around what is mentioned
+
+
+@dataclass(frozen=True)
+class Said:
+    """A sentence, and the first character and the end of the name of each anchor and then of the neighbour in it."""
+
+    text: str
+    mentions: tuple[tuple[int, int], ...] = ()
+
+
+def say(meaning: Meaning, rng: np.random.Generator) -> Said | None:
     """A sentence of MIN_WORDS to MAX_WORDS words for a meaning; None if no way of saying it has that length."""
     target = noun(meaning.target, rng, order=meaning.order)
     extra = ""
     if meaning.neighbour is not None:
         side, ref = meaning.neighbour
-        extra = f"{_choose(_SIDES[side], rng)} {with_article(noun(ref, rng))}"
+        extra = f"{_choose(_SIDES[side], rng)} {_with_article(noun(ref, rng), len(meaning.anchors))}"
     ways = _plain_ways(target) if meaning.zone is None else _zone_ways(meaning, target, extra, rng)
     ways = [way for way in ways if MIN_WORDS <= len(way.split()) <= MAX_WORDS]
     if not ways:
         return None
     way = ways[int(rng.integers(len(ways)))]
-    return way[0].upper() + way[1:] + "."
+    return _said(way[0].upper() + way[1:] + ".")
 
 
-def say_all(zone: str, anchor: Ref, rng: np.random.Generator) -> str:
+def say_all(zone: str, anchor: Ref, rng: np.random.Generator) -> Said:
     """A sentence for everything in a zone of a thing."""
-    return f"All the things {_choose(_ZONES[zone], rng)} the {noun(anchor, rng)}."
+    return _said(f"All the things {_choose(_ZONES[zone], rng)} the {_mark(noun(anchor, rng), 0)}.")
 
 
-def say_beside(target: Ref, side: str, other: Ref, rng: np.random.Generator) -> str:
+def say_beside(target: Ref, side: str, other: Ref, rng: np.random.Generator) -> Said:
     """A sentence for all things of one look that have a thing of another beside them."""
-    return f"The {noun(target, rng)} {_choose(_SIDES[side], rng)} {with_article(noun(other, rng))}."
+    return _said(f"The {noun(target, rng)} {_choose(_SIDES[side], rng)} {_with_article(noun(other, rng), 0)}.")
 
 
 def noun(ref: Ref, rng: np.random.Generator, order: str | None = None) -> str:
@@ -94,9 +107,21 @@ def noun(ref: Ref, rng: np.random.Generator, order: str | None = None) -> str:
     return " ".join(word for word in words if word)
 
 
-def with_article(phrase: str) -> str:
-    """A description with "a" or "an" before it."""
-    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+def _with_article(phrase: str, place: int) -> str:
+    """A mention with "a" or "an" before it."""
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {_mark(phrase, place)}"
+
+
+def _mark(phrase: str, place: int) -> str:
+    return phrase.join(_MARKS[place])
+
+
+def _said(marked: str) -> Said:
+    """The sentence without the marks in it, and where they were."""
+    parts = "".join(mark for pair in _MARKS for mark in pair)
+    text = "".join(letter for letter in marked if letter not in parts)
+    at = {letter: len([one for one in marked[:place] if one not in parts]) for place, letter in enumerate(marked)}
+    return Said(text, tuple((at[start], at[end]) for start, end in _MARKS if start in at))
 
 
 def _plain_ways(target: str) -> list[str]:
@@ -106,7 +131,7 @@ def _plain_ways(target: str) -> list[str]:
 def _zone_ways(meaning: Meaning, target: str, extra: str, rng: np.random.Generator) -> list[str]:
     names = [noun(ref, rng) for ref in meaning.anchors]
     zone = _choose(_ZONES[meaning.zone or ""], rng)
-    anchor = " and ".join(f"the {name}" for name in names)
+    anchor = " and ".join(f"the {_mark(name, place)}" for place, name in enumerate(names))
     kind = meaning.target.kind
     verb = "hangs" if kind in SMALL and SMALL[kind].mounted else "stands"
     verb = "is" if zone.startswith(("mounted", "attached")) else verb
@@ -121,7 +146,7 @@ def _zone_ways(meaning: Meaning, target: str, extra: str, rng: np.random.Generat
     if extra:
         ways.append(f"the {target}{space} and {zone} {anchor}")
     if len(names) == 1 and meaning.zone in ("left", "right", "front") and meaning.anchors[0].ordinal is None:
-        ways.append(f"there is {with_article(names[0])}, and {zone} it {verb} the {target}{space}")
+        ways.append(f"there is {_with_article(names[0], 0)}, and {zone} it {verb} the {target}{space}")
     return ways
 
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from piza_jax.data.captions import Phrase
-from piza_jax.data.world.expressions import Speaker
+from piza_jax.data.captions import Mention, Phrase
+from piza_jax.data.world.expressions import Expression, Speaker
 from piza_jax.data.world.kinds import BUILDINGS, COLOURS, SMALL, VEHICLES, WALLS
-from piza_jax.data.world.language import noun, say, say_all, say_beside
+from piza_jax.data.world.language import Said, noun, say, say_all, say_beside
 from piza_jax.data.world.meaning import NEIGHBOURS, Meaning, Ref, is_beside, zones_of
 from piza_jax.data.world.pictures import Picture
 from piza_jax.data.world.render import place
@@ -39,7 +39,8 @@ class _Teller:
 
     def phrases(self) -> Iterator[Phrase]:
         for said in self.picture.expressions:
-            yield Phrase(said.text, (tuple(map(float, self.picture.box_of(said))),), 3.0)  # type: ignore[arg-type]
+            box = tuple(map(float, self.picture.box_of(said)))
+            yield Phrase(said.text, (box,), 3.0, self._mentions(said, said.meaning, [said.target]))  # type: ignore[arg-type]
         for ref in sorted(self._looks(), key=str):
             boxes = self._boxes([n for n in self.spoken_of if self.index.fits(n, ref, False)])
             if boxes:
@@ -106,9 +107,9 @@ class _Teller:
                     meaning = Meaning(ref, zone, (name,))
                     found = self.index.all_of(meaning)
                     boxes = self._boxes(found) if found else None
-                    text = say(meaning, self.rng) if boxes and ref.kind != "pole" else None
-                    if boxes and text:
-                        yield Phrase(text, boxes, 1.5)
+                    said = say(meaning, self.rng) if boxes and ref.kind != "pole" else None
+                    if found and boxes and said:
+                        yield Phrase(said.text, boxes, 1.5, self._mentions(said, meaning, found))
 
     def _regions(self) -> Iterator[Phrase]:
         """Everything in a zone of an anchor, whatever it is: here the relation alone tells what is meant."""
@@ -120,7 +121,8 @@ class _Teller:
                 if small and len(small) == len(members) and not any(self._part(n) > _HIDDEN for n in doubtful):
                     boxes = self._boxes(sorted(members))
                     if boxes:
-                        yield Phrase(say_all(zone, name, self.rng), boxes, 2.0)
+                        said, meaning = say_all(zone, name, self.rng), Meaning(name, zone, (name,))
+                        yield Phrase(said.text, boxes, 2.0, self._mentions(said, meaning, []))
 
     def _neighbours(self) -> Iterator[Phrase]:
         """All things of one look that have a thing of another look directly beside them."""
@@ -133,10 +135,29 @@ class _Teller:
                     if one != other and is_beside(thing, side, beside, False):
                         said.add((Ref(thing.kind, thing.colour or None), side, Ref(beside.kind, beside.colour or None)))
         for target, side, neighbour in sorted(said, key=str):
-            found = self.index.all_of(Meaning(target, neighbour=(side, neighbour)))
+            meaning = Meaning(target, neighbour=(side, neighbour))
+            found = self.index.all_of(meaning)
             boxes = self._boxes(found) if found else None
-            if boxes:
-                yield Phrase(say_beside(target, side, neighbour, self.rng), boxes, 2.0)
+            if found and boxes:
+                text = say_beside(target, side, neighbour, self.rng)
+                yield Phrase(text.text, boxes, 2.0, self._mentions(text, meaning, found))
+
+    def _mentions(self, said: Said | Expression, meaning: Meaning, targets: list[int]) -> tuple[Mention, ...]:
+        """What a sentence about targets names beside them, with the boxes of what is seen of it."""
+        named = [[self.index.sole(ref)] for ref in meaning.anchors]
+        if meaning.neighbour is not None:
+            side, ref = meaning.neighbour
+            things = self.index.things
+            named.append(
+                [
+                    number
+                    for number in self.index.small
+                    if self.index.fits(number, ref, False)
+                    and any(n != number and is_beside(things[n], side, things[number], False) for n in targets)
+                ]
+            )
+        boxes = [self._boxes([number for number in numbers if number is not None], _HIDDEN) for numbers in named]
+        return tuple(Mention(*span, box) for span, box in zip(said.mentions, boxes, strict=True) if box)
 
     def _name(self, ref: Ref) -> str:
         return "pole" if ref.kind == "pole" else noun(ref, self.rng)
@@ -145,7 +166,7 @@ class _Teller:
         """How much of a thing's box is in the picture, 0..1."""
         return self.index.things[number].part_in(self.picture.window)
 
-    def _boxes(self, numbers: list[int]) -> tuple[tuple[float, float, float, float], ...] | None:
+    def _boxes(self, numbers: list[int], shown: float = _SHOWN) -> tuple[tuple[float, float, float, float], ...] | None:
         """What is seen of things, xyxy pixels of the picture; None where it is doubtful whether one is seen."""
         width, height = self.picture.size
         boxes = []
@@ -156,7 +177,7 @@ class _Teller:
             x0, y0, x1, y1 = place(self.index.things[number].box, self.picture.window, self.picture.size)
             box = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
             small = (box[2] - box[0]) * (box[3] - box[1]) < width * height * _LEAST_SIDE**2
-            if part < _SHOWN or (small and self.index.things[number].kind != "pole"):
+            if part < shown or (small and self.index.things[number].kind != "pole"):
                 return None
             boxes.append(tuple(map(float, box)))
         return tuple(boxes)  # type: ignore[arg-type]

@@ -1,0 +1,69 @@
+"""What a sentence mentions beside its target counts in query selection alone."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from piza_jax.models.grounding_dino import Cells, Detections
+from piza_jax.training.losses import LossConfig, detection_losses
+
+TARGET, ANCHOR = (0.3, 0.5, 0.1, 0.1), (0.7, 0.5, 0.3, 0.2)
+CONFIG = LossConfig(class_cost=0.0, cell_weight=2.0)
+losses_of = jax.jit(partial(detection_losses, config=CONFIG))
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """Detections of one picture, 6 queries and 5 tokens, with a query on the target and one on what is mentioned."""
+    rng = np.random.default_rng(0)
+    boxes = rng.uniform(0.05, 0.2, (1, 6, 4)).astype(np.float32)
+    boxes[0, 1], boxes[0, 4] = TARGET, ANCHOR
+    logits = rng.normal(size=(3, 1, 6, 5)).astype(np.float32) - 2
+    centres = np.array([[TARGET[:2], ANCHOR[:2], (0.1, 0.1)]], np.float32)
+    cells = Cells(jnp.asarray(logits[2, :, :3]), jnp.asarray(centres), jnp.ones((1, 3), bool))
+    found = Detections(
+        jnp.asarray(logits[:2]), jnp.asarray([boxes, boxes]), jnp.asarray(logits[2]), jnp.asarray(boxes), cells=cells
+    )
+    targets = np.array([[TARGET, ANCHOR]], np.float32)
+    positive, mentioned = np.zeros((1, 2, 5), np.float32), np.zeros((1, 2, 5), bool)
+    positive[0, 0, 1:4], mentioned[0, 1, 2:4] = 1, True
+    valid, tokens, size = np.array([[True, False]]), np.ones((1, 5), bool), np.array([[120, 160]])
+    return found, (targets, valid, positive, tokens, size), mentioned
+
+
+def test_mentions_leave_the_decoder_alone_and_reach_selection_and_cells(scene):
+    found, arguments, mentioned = scene
+    plain = losses_of(found, *arguments)
+    with_mention = losses_of(found, *arguments, mentioned=mentioned)
+    none = losses_of(found, *arguments, mentioned=np.zeros_like(mentioned))
+    for name in plain:
+        assert plain[name] == none[name], name
+        changed = name in ("enc_loss_cls", "cell_loss_cls")  # boxes are all where they should be
+        assert (plain[name] != with_mention[name]) == changed, name
+
+
+def test_selection_learns_what_is_mentioned_by_its_tokens_alone(scene):
+    found, arguments, mentioned = scene
+
+    def total(selected, cells):
+        moved = found._replace(selected_logits=selected, cells=found.cells._replace(logits=cells))
+        return sum(losses_of(moved, *arguments, mentioned=mentioned).values())
+
+    selected, cells = jax.grad(total, (0, 1))(found.selected_logits, found.cells.logits)
+    for gradient, target, anchor in ((selected, 1, 4), (cells, 0, 1)):
+        falls = np.asarray(gradient[0]) < 0
+        assert falls[target].tolist() == [False, True, True, True, False]
+        assert falls[anchor].tolist() == [False, False, True, True, False]
+        others = np.delete(np.arange(len(falls)), (target, anchor))
+        assert not falls[others].any()
+
+
+def test_a_mention_is_matched_and_its_box_counts_as_much_as_a_target(scene):
+    found, arguments, mentioned = scene
+    aside = found._replace(selected_boxes=found.selected_boxes.at[0, 4].add(jnp.array([0.0, 0.02, 0.0, 0.0])))
+    near, far = (losses_of(one, *arguments, mentioned=mentioned)["enc_loss_bbox"] for one in (found, aside))
+    np.testing.assert_allclose(near, 0, atol=1e-6)
+    np.testing.assert_allclose(far, CONFIG.l1_weight * 0.02 / 2, rtol=1e-4)  # over two boxes
