@@ -71,8 +71,9 @@ def base(model: PizaConfig) -> ConfigDict:
                 "canvas_hw": (1024, 1024),
                 "scale_range": (0.6, 1.0),  # random size of the content, as part of the canvas
                 "stop_fraction": None,  # part of stop samples; None: as often as any other step
-                # {"max_boxes", "min_phrases", "max_phrases"}: captions of several phrases of one picture, with "mini".
+                # Fields of data/captions.CaptionConfig: captions of several phrases of one picture, with "mini".
                 "captions": {},
+                "cache_dir": "",  # where pictures of captions are kept when drawn; "": in the memory of each process
                 # Training decodes no more of a JPEG than a view needs: at 1/2, 1/4 or 1/8, and down to its last row.
                 "scaled_decode": True,
                 "expressions_a_photo": 1,  # so many of one photo follow each other, and it is decoded once for all

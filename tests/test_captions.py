@@ -297,6 +297,23 @@ def test_drawn_pictures_become_batches(tokenizer):
         MiniPictures("val", 0)
 
 
+def test_pictures_that_are_kept_are_read_back_as_they_were_drawn(tmp_path, monkeypatch):
+    fresh, keeping = MiniPictures("val", 3), MiniPictures("val", 3, tmp_path)
+    drawn = [keeping[number] for number in range(3)]
+    monkeypatch.setattr(MiniPictures, "_make", lambda *_: pytest.fail("a kept picture was drawn again"))
+    kept = [MiniPictures("val", 3, tmp_path)[number] for number in range(3)]
+    monkeypatch.undo()
+    assert drawn == kept == [fresh[number] for number in range(3)]
+    assert any(phrase.mentions for picture in kept for phrase in picture["phrases"])
+    assert len(list(tmp_path.glob("val_*/*"))) == 3
+    monkeypatch.setattr("piza_jax.data.mini_source._version", lambda: "newer")
+    MiniPictures("val", 3, tmp_path)[0]
+    assert len(list(tmp_path.glob("val_newer/*"))) == 1
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PizaError, match="cannot keep drawn pictures"):
+        MiniPictures("val", 3, tmp_path / "file")
+
+
 def test_blind_sources_hide_one_half_and_keep_the_other():
     source = SmallSource(3)
     photo, said = BlindSource(source, "photo"), BlindSource(source, "expression")

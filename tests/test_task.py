@@ -1,5 +1,6 @@
 """From configuration files to a run on the real detector, and back from its workdir."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -206,3 +207,13 @@ def test_pretrained_file_that_cannot_be_read(tmp_path):
     (tmp_path / "weights.safetensors").write_bytes(b"nothing")
     with pytest.raises(PizaError, match=r"weights\.safetensors is damaged or no safetensors file"):
         task.pretrained_parameters(str(tmp_path / "weights.safetensors"), tiny_detector.model_config(), {})
+
+
+def test_every_setting_of_captions_reaches_them():
+    config = load("mini.py:peft=none,stage=relations")
+    said = {"max_boxes": 7, "min_phrases": 2, "max_phrases": 3, "sentence_weight": 5.0, "mentions": False}
+    config.data.captions.update(said)
+    found = dataclasses.asdict(task.caption_config(config))
+    data = {name: config.data[name] for name in ("canvas_hw", "max_tokens", "scale_range", "scaled_decode")}
+    assert found == {**said, **data}
+    assert load("mini.py:peft=none").data.captions.mentions

@@ -1,12 +1,18 @@
 """SOREC-mini drawn as it is asked for: records by index with nothing built or stored."""
 
+import dataclasses
+import hashlib
+import json
+import os
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from piza_jax.data.captions import Phrase
+from piza_jax.data import world
+from piza_jax.data.captions import Mention, Phrase
 from piza_jax.data.world.phrases import phrases_of
 from piza_jax.data.world.pictures import Picture, make_picture, photo_of
 from piza_jax.data.world.splits import Split, find_split
@@ -70,14 +76,28 @@ class MiniPictures:
     A picture is drawn when it is first asked for and then kept, some 30 KB each.
     """
 
-    def __init__(self, split: str, num_scenes: int):
+    def __init__(self, split: str, num_scenes: int, cache_dir: str | os.PathLike[str] = ""):
         """Prepare the first ``num_scenes`` scenes of the split "train" or "val".
 
+        Args:
+            split: its name.
+            num_scenes: how many scenes, from the first.
+            cache_dir: where drawn pictures are kept, for all processes and runs that ask for them; "" keeps them in
+                memory, each process its own.
+
         Raises:
-            PizaError: for an unknown split, or a number of scenes that it does not have.
+            PizaError: for an unknown split, a number of scenes that it does not have, or a folder that cannot be made.
         """
         self.split, self.num_scenes = _split_of(split, num_scenes, True), num_scenes
         self._made: dict[int, dict[str, Any]] = {}
+        self._folder = Path(cache_dir) / f"{split}_{_version()}" if cache_dir else None
+        if self._folder is not None:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise PizaError(
+                    f"cannot keep drawn pictures in {self._folder}: {error}; give another folder"
+                ) from error
 
     def __len__(self) -> int:
         """Number of pictures."""
@@ -91,14 +111,49 @@ class MiniPictures:
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         """Picture number ``index``: image, name, id and phrases."""
         number = int(index)
+        if self._folder is not None:
+            return self._kept(self._folder / f"{number:06d}", number)
         if number not in self._made:
-            picture = make_picture(self.split, number)
-            said = {"name": picture.name, "id": number, "phrases": self._phrases(picture)}
-            self._made[number] = {"image": picture.jpeg(), **said}
+            self._made[number] = self._make(number)
         return self._made[number]
+
+    def _make(self, number: int) -> dict[str, Any]:
+        picture = make_picture(self.split, number)
+        return {"image": picture.jpeg(), "name": picture.name, "id": number, "phrases": self._phrases(picture)}
+
+    def _kept(self, path: Path, number: int) -> dict[str, Any]:
+        """A picture from its file, a line of JSON and the JPEG behind it; drawn and written where there is none yet."""
+        if not path.exists():
+            made = self._make(number)
+            said = {**made, "phrases": [dataclasses.asdict(phrase) for phrase in made["phrases"]]}
+            jpeg = said.pop("image")
+            temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+            temporary.write_bytes(json.dumps(said).encode() + b"\n" + jpeg)
+            temporary.replace(path)
+            return made
+        line, _, jpeg = path.read_bytes().partition(b"\n")
+        said = json.loads(line)
+        return {**said, "phrases": [_phrase(**fields) for fields in said["phrases"]], "image": jpeg}
 
     def _phrases(self, picture: Picture) -> list[Phrase]:
         return phrases_of(picture, np.random.default_rng([self.split.seed(picture.number), 3]))
+
+
+def _phrase(boxes_xyxy: list[list[float]], mentions: list[dict[str, Any]], **fields: Any) -> Phrase:
+    """A Phrase from what JSON makes of one."""
+
+    def boxes(lists: list[list[float]]) -> Any:
+        return tuple(map(tuple, lists))
+
+    named = (Mention(one["start"], one["end"], boxes(one["boxes_xyxy"])) for one in mentions)
+    return Phrase(boxes_xyxy=boxes(boxes_xyxy), mentions=tuple(named), **fields)
+
+
+@lru_cache(maxsize=1)
+def _version() -> str:
+    """Of what draws and speaks: pictures that another version made are not taken for its own."""
+    files = sorted(Path(world.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
 def _split_of(name: str, num_scenes: int, normal: bool) -> Split:

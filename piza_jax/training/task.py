@@ -171,10 +171,7 @@ def caption_config(config: ConfigDict) -> CaptionConfig:
     return CaptionConfig(
         canvas_hw=tuple(data.canvas_hw),
         max_tokens=data.max_tokens,
-        max_boxes=data.captions.max_boxes,
-        min_phrases=data.captions.min_phrases,
-        max_phrases=data.captions.max_phrases,
-        sentence_weight=data.captions.get("sentence_weight", 1.0),
+        **data.captions.to_dict(),
         scale_range=tuple(data.scale_range),
         scaled_decode=data.get("scaled_decode", False),
     )
@@ -206,7 +203,7 @@ def _open_source(config: ConfigDict) -> Source:
     if data.kind == "files":
         return RecordSource(read_annotations(data.annotations), data.images)
     if data.kind == "mini" and data.get("captions"):
-        return MiniPictures(data.split, data.num_photos)
+        return MiniPictures(data.split, data.num_photos, data.get("cache_dir", ""))
     if data.kind == "mini":
         return MiniSource(data.split, data.num_photos, normal=data.dataset == "sorec_mini_normal")
     return SceneSource(data.num_photos, config.seed, tuple(data.photo_wh), data.num_objects)
