@@ -105,7 +105,7 @@ def run(settings: Settings, name: str, train_split: str, seed: int) -> dict[str,
     if row.trains:
         source = settings.workdir(name, train_split, seed)
         result |= _train(settings, row, train_split, seed, source)
-    result["splits"] = {split: _evaluate(settings, name, source, split, changes) for split in settings.splits}
+    result["splits"] = {split: evaluate(settings, name, source, split, changes) for split in settings.splits}
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     temporary.replace(path)
@@ -138,7 +138,16 @@ def _count(workdir: str) -> dict[str, int]:
     return {"trainable": trainable, "parameters": trainable + frozen}
 
 
-def _evaluate(settings: Settings, name: str, source: str, split: str, changes: Sequence[str]) -> dict[str, Any]:
+def evaluate(settings: Settings, name: str, source: str, split: str, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """Measures of weights on a split, some of its film strips drawn where the settings say so.
+
+    Args:
+        settings: data, records and strips.
+        name: of the row; the zero-shot one looks once.
+        source: weights.
+        split: of SOREC-mini.
+        changes: data.hide=WORD, what the model is not shown.
+    """
     from tqdm import tqdm
 
     import piza_jax
