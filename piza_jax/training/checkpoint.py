@@ -32,7 +32,7 @@ _FROZEN_CURE = "restore it from a copy, or train again in an empty workdir"
 # Keys that may change between two starts of one run: they steer reporting, hardware and place, not the mathematics.
 FREE_KEYS = ("train.log_every", "train.num_epochs", "train.num_steps", "checkpoint.", "evaluation.", "mesh.",
              "model.detector.remat", "model.detector.scan_layers",
-             "data.num_workers", "data.data_dir", "data.images", "data.annotations")  # fmt: skip
+             "data.num_workers", "data.cache_dir", "data.data_dir", "data.images", "data.annotations")  # fmt: skip
 
 
 def _not_orbax_traceback(record: logging.LogRecord) -> bool:
