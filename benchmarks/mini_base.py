@@ -7,10 +7,11 @@ of other things tells them apart; among n of them a guess is right once in n + 1
 import argparse
 from collections.abc import Iterator, Sequence
 
+import jax
 import numpy as np
 
 import piza_jax
-from piza_jax import shipped
+from piza_jax import cpu, shipped
 from piza_jax.data.mini_source import MiniSource
 from piza_jax.data.world.pictures import Picture, make_picture
 from piza_jax.data.world.scene import Thing
@@ -42,7 +43,7 @@ def table(checkpoint: str, scenes: int, records: int) -> str:
     """A markdown table: all records, then those with 0, 1, 2 ... look-alikes."""
     source = MiniSource("val", scenes, normal=True)
     alike = np.array(look_alikes(source))
-    grounder = piza_jax.load(checkpoint, training_free=True, max_steps=1)
+    grounder = piza_jax.load(checkpoint, training_free=True, max_steps=1, devices=jax.local_devices())
     found = list(predictions(grounder, source, records))
     counts = alike[[one.index for one in found]]
     groups = {"all": np.ones(len(found), bool), **{str(number): counts == number for number in range(MOST)}}
@@ -73,4 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    cpu.keep_memory()
+    cpu.split(2)
     raise SystemExit(main())

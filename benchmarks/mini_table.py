@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from piza_jax import shipped
+from piza_jax import cpu, shipped
 from piza_jax.errors import PizaError
 
 CONFIG = "configs/mini.py"
@@ -148,6 +148,7 @@ def evaluate(settings: Settings, name: str, source: str, split: str, changes: Se
         split: of SOREC-mini.
         changes: data.hide=WORD, what the model is not shown.
     """
+    import jax
     from tqdm import tqdm
 
     import piza_jax
@@ -162,7 +163,8 @@ def evaluate(settings: Settings, name: str, source: str, split: str, changes: Se
     records: Any = tfds_sorec.open_split(settings.data_dir, split, "sorec_mini")
     for word in changes:
         records = BlindSource(records, word.partition("=")[2])
-    grounder = piza_jax.load(source, **({"max_steps": 1} if name == "zero_shot" else {}))
+    options: dict[str, Any] = {"max_steps": 1} if name == "zero_shot" else {}
+    grounder = piza_jax.load(source, devices=jax.local_devices(), **options)
     count = min(settings.records or len(records), len(records))
     folder = settings.output / "strips"
     found = []
@@ -246,4 +248,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    cpu.keep_memory()
+    cpu.split(2)
     raise SystemExit(main())

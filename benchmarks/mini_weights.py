@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import mini_base, mini_table
+from piza_jax import cpu
 from piza_jax.errors import PizaError
 
 CONFIG = "configs/mini.py"
@@ -129,4 +130,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    cpu.keep_memory()
+    cpu.split(2)
     raise SystemExit(main())

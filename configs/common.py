@@ -95,7 +95,8 @@ def base(model: PizaConfig) -> ConfigDict:
             "optimizer": dataclasses.asdict(OptimizerConfig()),
             # Devices along each axis, one of them -1 for the rest: the batch is split over data and fsdp, parameters of
             # at least min_shard_size are stored in shards over fsdp, heads and hidden channels are split over tensor.
-            "mesh": {"data": -1, "fsdp": 1, "tensor": 1, "min_shard_size": 2**18},
+            # A CPU is cpu_devices of them, at most one a core; each holds its own copy of what is not sharded.
+            "mesh": {"data": -1, "fsdp": 1, "tensor": 1, "min_shard_size": 2**18, "cpu_devices": 1},
             "checkpoint": {"every": 500, "keep": 3},
             "evaluation": {
                 "every": 1000,  # steps between evaluations, one more is at the end; 0: none at all

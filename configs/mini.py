@@ -39,6 +39,7 @@ def _base(method: str) -> ConfigDict:
     config.loss.class_cost = 0.0  # each target goes to the query that lies nearest, which gives the class head its task
     config.loss.cell_weight = 2.0
     config.zoom.stop_threshold = 0.5
+    config.mesh.cpu_devices = 2
     config.optimizer.update(learning_rate=1e-3, rate_factors=(), b2=0.99, eps=1e-12, schedule="cosine", warmup_steps=50)
     return config
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 def _train(options: argparse.Namespace, rest: list[str]) -> None:
+    from piza_jax import cpu
     from piza_jax.training.config import load_config
     from piza_jax.training.distributed import processes
     from piza_jax.training.task import train
@@ -29,8 +30,10 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
     stray = [word for word in rest if not word.startswith("--config.")]
     if stray:
         raise PizaError(f"unknown argument {stray[0]!r}; settings are given as --config.key=value")
+    config = load_config(options.config, rest)
+    cpu.split(config.mesh.get("cpu_devices", 1))
     with processes(options.coordinator, options.num_processes, options.process_id):
-        train(load_config(options.config, rest), options.workdir)
+        train(config, options.workdir)
 
 
 def _ground(options: argparse.Namespace, rest: list[str]) -> None:
@@ -454,9 +457,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def program() -> None:
     """The command line as a program of its own, which keeps what it compiles for its next start."""
-    from piza_jax import compile_cache
+    from piza_jax import compile_cache, cpu
 
     compile_cache.enable()
+    if sys.argv[1:2] == ["train"]:
+        cpu.keep_memory()
     sys.exit(main())
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks import crop, deformable, pipeline, single_pass, start_up, table, train_step, zoom
+from benchmarks import cpu_training, crop, deformable, pipeline, single_pass, start_up, table, train_step, zoom
 
 RUNS = {module.__name__.rpartition(".")[2]: module for module in (crop, deformable, pipeline, single_pass)}
 LONG = {module.__name__.rpartition(".")[2]: module for module in (train_step, zoom)}
@@ -49,6 +49,30 @@ def test_each_form_of_deformable_attention_is_timed_both_ways(monkeypatch):
 def test_a_zoom_names_a_number_of_peer_photos_that_its_batch_has_not(count):
     with pytest.raises(zoom.PizaError, match=f"--peer_photos={count} with --batch=2; give 1..2"):
         zoom.main(["--batch=2", f"--peer_photos={count}"])
+
+
+TRAINING = """
+import json, os, sys
+from pathlib import Path
+words = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[2:])
+rate = int(words["config.mesh.cpu_devices"]) * (3 if "MALLOC_ARENA_TEST" not in os.environ else 1)
+Path(words["workdir"]).mkdir()
+lines = [{"step": 1, "images_per_second": 0.1}] + [{"step": n, "images_per_second": rate} for n in (2, 3, 4)]
+Path(words["workdir"], "metrics.jsonl").write_text("".join(json.dumps(line) + "\\n" for line in lines))
+"""
+
+
+def test_training_on_a_cpu_is_compared_with_mallocs_defaults_on_one_device(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "RESULTS", tmp_path / "RESULTS.md")
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")  # what the user has set is not measured
+    fake = tmp_path / "fake.py"
+    fake.write_text(TRAINING)
+    row = cpu_training.main(["--small", "--runs=2"], (sys.executable, str(fake)))
+    cells = dict(zip(cpu_training.HEAD, row.strip("| ").split(" | "), strict=True))
+    assert [cells[name].split()[0] for name in cpu_training.HEAD[4:8]] == ["1.00", "3.00", "6.00", "6.00"]
+    fake.write_text("import sys; sys.exit('piza: no such config')")
+    with pytest.raises(cpu_training.PizaError, match="the training failed: piza: no such config"):
+        cpu_training.main(["--small", "--runs=1"], (sys.executable, str(fake)))
 
 
 FAKE = """

@@ -1,0 +1,62 @@
+"""Memory that a process keeps and cores that are devices of their own, each in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.test_task import ROOT
+
+# Prints what was done, the number of devices, and page faults in a call of a program with 130 MB of temporaries.
+SCRIPT = """
+import json, os, resource, sys
+from piza_jax import cpu
+if "keep" in sys.argv:
+    cpu.keep_memory()
+count = cpu.split(int(sys.argv[1]))
+import jax, jax.numpy as jnp
+x = jnp.ones((64, 512, 512))
+call = jax.jit(lambda x: jnp.sum(jnp.flip(x, 1) @ jnp.sin(x)))
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    call(x).block_until_ready()
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+kept = "glibc.malloc.arena_max=1" in os.environ.get("GLIBC_TUNABLES", "")
+print(json.dumps([kept, count, jax.device_count(), faults, cpu.split(2)]))
+"""
+
+
+def run(*arguments, **environment):
+    shared = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    shared |= {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments], cwd=ROOT, env=shared, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it is glibc's memory")
+def test_memory_that_is_kept_is_not_faulted_in_again():
+    kept, _, _, faults, _ = run("1", "keep")
+    _, _, _, usual, _ = run("1")
+    assert kept
+    assert usual > 1000
+    assert faults < usual / 20
+
+
+def test_a_cpu_is_as_many_devices_as_are_asked_for_and_there_are_cores():
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    for wanted in ("1", "2", "1000"):
+        _, count, found, _, late = run(wanted)
+        assert count == found == min(int(wanted), cores)
+        assert late == min(int(wanted), 2, cores)  # JAX runs by then, and stays as it is
+
+
+def test_what_the_user_has_chosen_stays():
+    kept, count, found, *_ = run("2", "keep", MALLOC_ARENA_MAX="2", JAX_NUM_CPU_DEVICES="3")
+    assert (kept, count, found) == (False, 1, 3)
+    _, count, found, *_ = run("2", XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    assert (count, found) == (1, 4)
+    assert run("1", "keep", GLIBC_TUNABLES="glibc.malloc.arena_max=4")[0] is False
