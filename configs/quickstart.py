@@ -14,5 +14,4 @@ def get_config(argument: str = "") -> ConfigDict:
     config.data.update(kind="scenes", num_photos=2, num_objects=4, canvas_hw=(128, 128))
     config.train.update(num_steps=400, log_every=10)
     config.checkpoint.every = 100
-    config.mesh.cpu_devices = 2
     return common.smoke(config) if values["smoke"] else config

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Sequence, Sized
@@ -31,7 +32,8 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
     if stray:
         raise PizaError(f"unknown argument {stray[0]!r}; settings are given as --config.key=value")
     config = load_config(options.config, rest)
-    cpu.split(config.mesh.get("cpu_devices", 1))
+    # A batch that does not divide over so many would not be trained at all.
+    cpu.split(math.gcd(config.mesh.get("cpu_devices", 1), config.train.batch_size))
     with processes(options.coordinator, options.num_processes, options.process_id):
         train(config, options.workdir)
 

@@ -303,3 +303,13 @@ def test_checkpoint_of_another_configuration(trained, photo, tmp_path, capsys):
 def test_version(capsys):
     assert main(["version"]) == 0
     assert capsys.readouterr().out.strip() == piza_jax.__version__
+
+
+@pytest.mark.parametrize(("batch", "devices"), [(4, 2), (3, 1)])
+def test_a_cpu_is_divided_as_far_as_the_batch_is(batch, devices, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("piza_jax.cpu.split", asked.append)
+    monkeypatch.setattr("piza_jax.training.task.train", lambda *_: None)
+    words = [f"--config.train.batch_size={batch}", f"--workdir={tmp_path}"]
+    assert main(["train", "--config=configs/mini.py", *words]) == 0
+    assert asked == [devices]
