@@ -1,6 +1,6 @@
 """What makes training on CPUs faster, to be asked for before JAX starts: memory that stays, a device for each core.
 
-A small training step on two cores took 2.4 s, of which 0.9 went into page faults, and kept 1.4 of the cores busy; see
+A small training step on two cores took 2.2 s, and 0.8 to 1.1 s of their time went into page faults; see
 benchmarks/RESULTS.md.
 """
 

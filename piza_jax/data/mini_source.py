@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -127,7 +128,7 @@ class MiniPictures:
             made = self._make(number)
             said = {**made, "phrases": [dataclasses.asdict(phrase) for phrase in made["phrases"]]}
             jpeg = said.pop("image")
-            temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+            temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
             temporary.write_bytes(json.dumps(said).encode() + b"\n" + jpeg)
             temporary.replace(path)
             return made
