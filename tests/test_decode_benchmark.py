@@ -16,7 +16,7 @@ def test_small_run_prints_every_table(capsys):
     assert rows[0][3] == "1.00"
     steps = re.findall(r"^\| (\d) \| ([\d, ]+) \| ([\d.]+) \| ([\d.]+) \| (\d+) \|$", shown, re.M)
     assert [step[0] for step in steps] == ["0", "1", "2"]
-    assert steps[0][1] == "4"  # 2048 pixels on a canvas of 256, or as few as 205
+    assert steps[0][1] == "2"  # 2048 pixels on a canvas of 384, or as few as 346
     assert 0 < float(steps[0][2]) < 1
     assert steps[2][1:] == ("1", "0.00", "0.00", "0")
     assert "| 0.5 s | 128 |" in shown

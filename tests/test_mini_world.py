@@ -59,7 +59,7 @@ def test_scenes_stay_what_they_were():
     scenes = [make_scene(7), make_scene(8, rare=True)]
     said = [record.expression for record in make_picture(SMALL_SPLITS["train_s"], 7).records]
     text = json.dumps([[asdict(scene) for scene in scenes], said], sort_keys=True)
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "a579b82f049ef36c"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "97af807e1c4b434f"
 
 
 def test_no_scene_is_in_two_splits():
@@ -215,10 +215,10 @@ def test_every_target_has_look_alikes_in_its_scene(pictures):
             kin.append(sum(other.kind == target.kind for other in small) - 1)
     assert min(candidates) >= 20
     assert np.mean(candidates) > 45
-    assert np.mean(np.array(same) > 0) > 0.75  # told from these by the place alone
-    assert np.mean(same) > 3
-    assert np.mean(near) > 5
-    assert np.mean(kin) > 8
+    assert 0.4 < np.mean(np.array(same) > 0) < 0.6  # told from these by the place alone, the others by their look too
+    assert np.mean(same) > 1
+    assert np.mean(near) > 4
+    assert np.mean(kin) > 5
 
 
 def _spread(things, cells: int = 4) -> np.ndarray:

@@ -53,6 +53,7 @@ def test_batch_has_the_static_shapes_of_its_fields(tokenizer):
         "input_ids": ((4, 16), "int32"),
         "token_mask": ((4, 16), "bool"),
         "target_box": ((4, 4), "float32"),
+        "final_box": ((4, 4), "float32"),
         "has_target": ((4,), "bool"),
         "history": ((4, 6, 4), "float32"),
         "history_mask": ((4, 6), "bool"),

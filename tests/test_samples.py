@@ -35,6 +35,9 @@ def test_samples_of_a_record_walk_its_search_to_the_stop(tokenizer):
             np.testing.assert_allclose(view_to_photo(sample["target_box"], boxes[t]), boxes[t + 1], atol=1e-2)
     assert [float(sample["progress"]) for sample in samples] == pytest.approx([0, 0.4, 1], abs=1e-5)
     assert not samples[2]["target_box"].any()
+    for sample, box in zip(samples, boxes, strict=True):  # whatever comes next, the end of the search stays in place
+        np.testing.assert_allclose(view_to_photo(sample["final_box"], box), boxes[-1], atol=1e-2)
+    np.testing.assert_array_equal(samples[1]["final_box"], samples[1]["target_box"])
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -69,7 +69,8 @@ def random_sample(
 
     Returns:
         image uint8 [H, W, 3], content top left, zero elsewhere; valid_hw int32 [2]; input_ids int32 [L]; token_mask
-        bool [L]; target_box float32 [4] cxcywh in 0..1 of the content (0 in stop samples); has_target bool; history
+        bool [L]; target_box float32 [4] cxcywh in 0..1 of the content, the next zoom box (0 in stop samples); final_box
+        float32 [4], the same of the box that the search ends on; has_target bool; history
         float32 [S, 4] xyxy photo pixels, b_0..b_t then zeros; history_mask bool [S]; progress float32, p_t; stop
         float32, 1 in the stop sample t = T, whose image is the crop of the target itself; id int32.
 
@@ -95,6 +96,7 @@ def sample_fields(config: SampleConfig) -> dict[str, tuple[tuple[int, ...], type
         "input_ids": ((tokens,), np.int32),
         "token_mask": ((tokens,), np.bool_),
         "target_box": ((4,), np.float32),
+        "final_box": ((4,), np.float32),
         "has_target": ((), np.bool_),
         "history": ((steps, 4), np.float32),
         "history_mask": ((steps,), np.bool_),
@@ -162,6 +164,7 @@ def _sample(
         "input_ids": input_ids,
         "token_mask": token_mask,
         "target_box": target_box,
+        "final_box": photo_to_view(labels[-1], crop),
         "has_target": np.bool_(not stop),
         "history": history,
         "history_mask": np.arange(len(history)) <= step,

@@ -16,6 +16,11 @@ def xyxy_to_cxcywh(boxes: jax.Array) -> jax.Array:
     return jnp.concatenate([0.5 * (low + high), high - low], axis=-1)
 
 
+def at_least(boxes_cxcywh: jax.Array, sides: jax.Array) -> jax.Array:
+    """Boxes [..., 4] grown about their centres where a side is less than that of ``sides`` [..., 2], width and height."""
+    return jnp.concatenate([boxes_cxcywh[..., :2], jnp.maximum(boxes_cxcywh[..., 2:], sides)], axis=-1)
+
+
 def area(boxes_xyxy: jax.Array) -> jax.Array:
     """Area [...] of corner boxes [..., 4]."""
     return (boxes_xyxy[..., 2] - boxes_xyxy[..., 0]) * (boxes_xyxy[..., 3] - boxes_xyxy[..., 1])

@@ -49,6 +49,25 @@ def matching_cost(
     return focal_weight * focal + l1_weight * l1 - giou_weight * giou
 
 
+def aimed_cost(boxes_cxcywh: jax.Array, target_cxcywh: jax.Array, aim_cxcywh: jax.Array) -> jax.Array:
+    """Cost of giving each query to each target by where its centre lies, whatever its size.
+
+    A detector that was trained on things puts its queries on them; when it learns to zoom, their boxes grow to zoom
+    boxes. The query on the thing that is looked for is known by that thing at the start, and at the end by the zoom
+    box, whose centre is another one near a photo's edge.
+
+    Args:
+        boxes_cxcywh: [Q, 4] in 0..1.
+        target_cxcywh: [G, 4], the boxes that are asked for.
+        aim_cxcywh: [G, 4], the things that they are zoomed to.
+
+    Returns:
+        float32 [Q, G], L1 distance to the nearer of the two centres.
+    """
+    away = [jnp.abs(boxes_cxcywh[:, None, :2] - box[None, :, :2]).sum(axis=-1) for box in (target_cxcywh, aim_cxcywh)]
+    return jnp.minimum(*away)
+
+
 def match(cost: jax.Array, target_valid: jax.Array) -> jax.Array:
     """Query index int32 [G] of each target, at the lowest total cost.
 

@@ -9,7 +9,7 @@ import optax
 from piza_jax.errors import PizaError
 from piza_jax.models.grounding_dino import Cells, Detections
 from piza_jax.ops.boxes import cxcywh_to_xyxy, iou_and_giou
-from piza_jax.ops.matching import match, matching_cost
+from piza_jax.ops.matching import aimed_cost, match, matching_cost
 from piza_jax.piza.history import HistoryReading
 
 ALPHA = 0.25
@@ -22,7 +22,10 @@ class LossConfig:
     The defaults are the released recipe. A run from scratch on little data is better off with ``class_cost`` 0: at
     first the class cost hands every target to whatever query happened to score best, wherever it looks. It also gains
     by ``cell_weight``, which the release does not have: every cell of the encoder inside a target says what it lies in,
-    where matching asks a single one.
+    where matching asks a single one. And ``aim_px`` above 0, which the release does not have either, keeps what a base
+    knows of things while it learns to zoom: cells and matching (then by centres, without the costs) go by the thing
+    that a search ends on, seen at least this many pixels wide and high, and only the boxes by the next zoom box. A zoom
+    box holds a dozen things more and much ground, which are nothing that the sentence speaks of.
     """
 
     class_weight: float = 1.0
@@ -32,6 +35,7 @@ class LossConfig:
     l1_cost: float = 5.0
     giou_cost: float = 2.0
     cell_weight: float = 0.0
+    aim_px: float = 0.0
 
 
 PAPER_WEIGHTS = LossConfig()
@@ -64,10 +68,13 @@ def _matched_losses(
     token_mask: jax.Array,
     scale_wh: jax.Array,
     config: LossConfig,
+    aim: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Focal, L1 and GIoU sums of one layer after matching; shapes as in ``detection_losses``."""
 
-    def assign(logits, boxes, positive, token_mask, target, valid, scale):
+    def assign(logits, boxes, positive, token_mask, target, valid, scale, aim):
+        if aim is not None:
+            return match(aimed_cost(boxes, target, aim), valid)
         cost = matching_cost(
             logits,
             boxes,
@@ -82,7 +89,7 @@ def _matched_losses(
         return match(cost, valid)
 
     index = jax.vmap(assign)(
-        *jax.lax.stop_gradient((logits, boxes)), positive, token_mask, target_cxcywh, target_valid, scale_wh
+        *jax.lax.stop_gradient((logits, boxes)), positive, token_mask, target_cxcywh, target_valid, scale_wh, aim
     )  # [B, G]
     hit = jax.nn.one_hot(index, logits.shape[1], dtype=jnp.float32) * target_valid[..., None]  # [B, G, Q]
     labels = jnp.einsum("bgq,bgl->bql", hit, positive)
@@ -140,6 +147,7 @@ def detection_losses(
     valid_hw: jax.Array,
     config: LossConfig = PAPER_WEIGHTS,
     mentioned: jax.Array | None = None,
+    aim_cxcywh: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
     """Weighted losses, each a scalar; their sum is the detector's training loss.
 
@@ -156,6 +164,8 @@ def detection_losses(
         config: weights of the losses and of the matching cost.
         mentioned: [B, G, L], tokens that name a box in a sentence about another. Query selection counts them as
             positive, and such a box as a target, so that it reaches the decoder; there it is none.
+        aim_cxcywh: float32 [B, G, 4], what the targets are zoomed to: decides in place of the targets which queries and
+            cells are positive.
 
     Returns:
         "loss_cls", "loss_bbox", "loss_iou" of the last layer, the same with prefix "d0.", "d1.", ... of the earlier
@@ -174,7 +184,8 @@ def detection_losses(
     layers = detections.logits.shape[0]
     for index in range(layers):
         prefix = "" if index == layers - 1 else f"d{index}."
-        add(prefix, "", _matched_losses(detections.logits[index], detections.boxes[index], *targets, config), total)
+        found = detections.logits[index], detections.boxes[index]
+        add(prefix, "", _matched_losses(*found, *targets, config, aim_cxcywh), total)
         if detections.denoising_logits is not None and detections.denoising_boxes is not None:
             groups = detections.denoising_logits.shape[2] // (2 * target_cxcywh.shape[1])
             noisy = detections.denoising_logits[index], detections.denoising_boxes[index]
@@ -183,11 +194,13 @@ def detection_losses(
         wanted = target_valid | jnp.any(mentioned, axis=-1)
         targets = (target_cxcywh, wanted, jnp.maximum(targets[2], mentioned), token_mask, scale_wh)
         total = jnp.maximum(jnp.sum(wanted), 1).astype(jnp.float32)
-    add("", "enc_", _matched_losses(detections.selected_logits, detections.selected_boxes, *targets, config), total)
+    selected = detections.selected_logits, detections.selected_boxes
+    add("", "enc_", _matched_losses(*selected, *targets, config, aim_cxcywh), total)
     if config.cell_weight:
         if detections.cells is None:
             raise PizaError("loss.cell_weight needs the scores of all cells, which these detections do not carry")
-        losses["cell_loss_cls"] = config.cell_weight * cell_loss(detections.cells, *targets[:4])
+        seen = target_cxcywh if aim_cxcywh is None else aim_cxcywh
+        losses["cell_loss_cls"] = config.cell_weight * cell_loss(detections.cells, seen, *targets[1:4])
     return losses
 
 

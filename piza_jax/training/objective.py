@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from piza_jax.models.text import expression_tokens
+from piza_jax.ops.boxes import at_least
 from piza_jax.ops.images import normalise
 from piza_jax.piza.detector import PizaDetector
 from piza_jax.training.losses import PAPER_WEIGHTS, LossConfig, detection_losses, history_losses
@@ -23,7 +24,7 @@ def compute_losses(
         model: detector with or without PIZA parts.
         batch: image uint8 [B, H, W, 3], valid_hw int32 [B, 2], input_ids int32 [B, L], token_mask bool [B, L],
             target_box float32 [B, 4] cxcywh, has_target bool [B], history float32 [B, S, 4] xyxy photo pixels,
-            history_mask bool [B, S], progress and stop float32 [B].
+            history_mask bool [B, S], progress and stop float32 [B]; with ``config.aim_px`` final_box as target_box.
         key: PRNG key of the denoising queries.
         config: weights of the losses and of the matching.
 
@@ -32,7 +33,8 @@ def compute_losses(
     """
     targets, valid = batch["target_box"][:, None], batch["has_target"][:, None]
     positive = expression_tokens(batch["token_mask"])[:, None]
-    losses = _detector_losses(model, batch, targets, valid, positive, batch["progress"], key, config)
+    aim = at_least(batch["final_box"], config.aim_px / _wh(batch["valid_hw"]))[:, None] if config.aim_px else None
+    losses = _detector_losses(model, batch, targets, valid, positive, batch["progress"], key, config, aim=aim)
     if model.history is not None:
         reading = model.read_history(batch["history"], batch["history_mask"])
         losses |= history_losses(reading, batch["progress"], batch["stop"])
@@ -69,6 +71,7 @@ def _detector_losses(
     key: jax.Array,
     config: LossConfig,
     mentioned: jax.Array | None = None,
+    aim: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
     """Losses of targets cxcywh [B, G, 4], their validity [B, G] and tokens [B, G, L], in views of progress [B]."""
     text = model.encode_text(batch["input_ids"], batch["token_mask"])
@@ -78,5 +81,9 @@ def _detector_losses(
     detections = model.detect(images, batch["valid_hw"], text, progress, denoising)
     positive = positive.astype(jnp.float32)
     return detection_losses(
-        detections, targets, valid, positive, batch["token_mask"], batch["valid_hw"], config, mentioned
+        detections, targets, valid, positive, batch["token_mask"], batch["valid_hw"], config, mentioned, aim
     )
+
+
+def _wh(valid_hw: jax.Array) -> jax.Array:
+    return valid_hw[..., ::-1].astype(jnp.float32)

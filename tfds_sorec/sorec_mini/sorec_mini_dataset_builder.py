@@ -23,8 +23,11 @@ class SorecMiniConfig(tfds.core.BuilderConfig):
 
     def __post_init__(self) -> None:
         if self.normal:
-            self.version = tfds.core.Version("2.0.0")
-            self.release_notes = {"2.0.0": "Half of the windows are wider and hold several groups of look-alikes."}
+            self.version = tfds.core.Version("3.0.0")
+            self.release_notes = {
+                "2.0.0": "Half of the windows are wider and hold several groups of look-alikes.",
+                "3.0.0": "More looks in a scene.",
+            }
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -39,8 +42,11 @@ class SorecMini(tfds.core.GeneratorBasedBuilder):
     "normal_photos" have one split, in which example number n is photo n. ``tfds_sorec.open_split`` joins them.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "The first world."}
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES: ClassVar = {
+        "1.0.0": "The first world.",
+        "2.0.0": "Eight looks in a scene instead of three: half of the targets share theirs with nothing else.",
+    }
     BUILDER_CONFIGS: ClassVar = [
         SorecMiniConfig(name="small", description="Small targets: one example for each expression."),
         SorecMiniConfig(name="small_photos", description="Small targets: one example for each photo.", photos=True),

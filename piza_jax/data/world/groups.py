@@ -1,4 +1,8 @@
-"""Which small things come together: few looks in a scene, repeated and varied, so that each has its look-alikes."""
+"""Which small things come together: some looks in a scene, repeated and varied, so that each has its look-alikes.
+
+Half of the things in a scene share their look with no other, though each has others that differ in one attribute. SOREC
+is like that: three sentences of four name no side, and tell their target by what it looks like and what stands by it.
+"""
 
 from dataclasses import dataclass
 
@@ -8,8 +12,10 @@ from piza_jax.data.world.kinds import SMALL
 
 Name = tuple[str, str, str | None]  # kind, colour, detail
 
-_RARE_SCENES = 12  # percent of ordinary scenes in which one look is of a rare kind
-_FAITHFUL = 45  # percent of a group's things that have the group's look itself; the others differ in one attribute
+_LOOKS = 8  # for the ground, and as many to hang
+_RARE_LOOKS = 5  # of them in scenes that are full of rare kinds
+_RARE_SCENES = 30  # percent of ordinary scenes in which one look is of a rare kind
+_FAITHFUL = 30  # percent of a group's things that have the group's look itself; the others differ in one attribute
 
 
 @dataclass(frozen=True)
@@ -41,20 +47,19 @@ class Palette:
 
 
 def make_palette(rng: np.random.Generator, rare: bool) -> Palette:
-    """Three looks for the ground and three to hang.
+    """Looks for the ground and looks to hang; each colour comes before one comes again.
 
     Args:
         rng: source of chance.
-        rare: two of three looks are of rare kinds; else at most one, in few scenes.
+        rare: most looks are of rare kinds; else at most one, in few scenes.
     """
     chosen = []
     for mounted in (False, True):
         common = [name for name, kind in SMALL.items() if kind.mounted == mounted and not kind.rare]
         scarce = [name for name, kind in SMALL.items() if kind.mounted == mounted and kind.rare]
-        number = 2 if rare else int(int(rng.integers(100)) < _RARE_SCENES)
-        picked = [scarce[index] for index in rng.permutation(len(scarce))[:number]]
-        picked += [common[index] for index in rng.permutation(len(common))[: 3 - number]]
-        colours = [int(index) for index in rng.permutation(8)[:3]]
+        number = _RARE_LOOKS if rare else int(int(rng.integers(100)) < _RARE_SCENES)
+        picked = _each_in_turn(rng, scarce, number) + _each_in_turn(rng, common, _LOOKS - number)
+        colours = [int(index) for index in rng.permutation(_LOOKS)]
         looks = []
         for place, kind in enumerate(picked):
             details = SMALL[kind].details
@@ -63,6 +68,12 @@ def make_palette(rng: np.random.Generator, rare: bool) -> Palette:
             looks.append((kind, names[colours[place] % len(names)], detail))
         chosen.append(tuple(looks))
     return Palette(*chosen)
+
+
+def _each_in_turn(rng: np.random.Generator, kinds: list[str], number: int) -> list[str]:
+    """So many kinds, each as often as any other or once more."""
+    order = [kinds[index] for index in rng.permutation(len(kinds))]
+    return [order[place % len(order)] for place in range(number)]
 
 
 def _dressed(rng: np.random.Generator, kind: str, colour: str, detail: str | None) -> Name:
