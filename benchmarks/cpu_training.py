@@ -23,7 +23,7 @@ PIZA = (sys.executable, "-m", "piza_jax.cli")
 DEFAULTS = {"MALLOC_ARENA_TEST": "8"}  # its own default, and so nothing else is chosen for it
 WAYS: tuple[tuple[dict[str, str], int], ...] = ((DEFAULTS, 1), ({}, 1), ({}, 2))
 STEPS, EVERY = 24, 4
-CONFIG, SMALL = "configs/mini.py:peft=none,stage=relations", "configs/quickstart.py:smoke"
+CONFIG, SMALL = "configs/mini.py:peft=none,stage=relations", "configs/scenes.py:smoke"
 
 
 def main(arguments: Sequence[str] | None = None, piza: Sequence[str] = PIZA) -> str:

@@ -104,7 +104,7 @@ def run(settings: Settings, name: str, train_split: str, seed: int) -> dict[str,
     changes = [word for word in (*row.changes, *settings.changes) if word.startswith("data.hide")]
     if row.trains:
         source = settings.workdir(name, train_split, seed)
-        result |= _train(settings, row, train_split, seed, source)
+        result |= _train(settings, name, train_split, seed, source)
     result["splits"] = {split: evaluate(settings, name, source, split, changes) for split in settings.splits}
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -112,14 +112,21 @@ def run(settings: Settings, name: str, train_split: str, seed: int) -> dict[str,
     return result
 
 
-def _train(settings: Settings, row: Row, train_split: str, seed: int, workdir: str) -> dict[str, Any]:
+def config_of(settings: Settings, name: str, train_split: str, seed: int) -> Any:
+    """The configuration of the training of a row; PizaError for settings that there are not."""
     from piza_jax.training.config import load_config
+
+    row = ROWS[name]
+    words = [f"data.data_dir={settings.data_dir}", f"seed={seed}", f"pretrained={settings.pretrained}"]
+    words += [f"train.num_steps={settings.steps}"] if settings.steps else []
+    return load_config(f"{CONFIG}:peft={row.method},train={train_split}", [*words, *row.changes, *settings.changes])
+
+
+def _train(settings: Settings, name: str, train_split: str, seed: int, workdir: str) -> dict[str, Any]:
     from piza_jax.training.reporting import say
     from piza_jax.training.task import train
 
-    words = [f"data.data_dir={settings.data_dir}", f"seed={seed}", f"pretrained={settings.pretrained}"]
-    words += [f"train.num_steps={settings.steps}"] if settings.steps else []
-    config = load_config(f"{CONFIG}:peft={row.method},train={train_split}", [*words, *row.changes, *settings.changes])
+    row, config = ROWS[name], config_of(settings, name, train_split, seed)
     say(f"\n{row.title} on {train_split}, seed {seed}")
     began = time.perf_counter()
     ended = train(config, workdir)
@@ -233,6 +240,8 @@ def main(arguments: list[str] | None = None) -> int:
     settings = Settings(**shared, splits=tuple(options.splits), changes=tuple(options.changes))
     results = []
     try:
+        for name in (name for name in options.rows if ROWS[name].trains):
+            config_of(settings, name, options.train[0], options.seeds[0])  # before the first of many hours
         for seed in options.seeds:
             for train_split in options.train:
                 for name in options.rows:

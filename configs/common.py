@@ -109,7 +109,7 @@ def base(model: PizaConfig) -> ConfigDict:
 
 
 def tiny_model(**changes: Any) -> PizaConfig:
-    """The model of the records, quickstart and smoke configurations: every part of the real one, small."""
+    """The model of the records, scenes and smoke configurations: every part of the real one, small."""
     return PizaConfig(detector=DetectorConfig.preset("tiny"), adapter="adapter_plus", adapter_dim=32, **changes)
 
 

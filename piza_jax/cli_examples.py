@@ -4,7 +4,7 @@ import argparse
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "train": (
-        "piza train --config=configs/quickstart.py --workdir=out/quickstart",
+        "piza train --config=configs/scenes.py --workdir=out/scenes",
         "piza train --config=configs/piza_sorec.py:peft=piza_lora --config.data.data_dir=DATA --workdir=OUT",
         "piza train --config=configs/piza_sorec.py:smoke --workdir=OUT",
     ),

@@ -30,7 +30,7 @@ def trained(tmp_path_factory):
     """Workdir of a run of two steps on one scene, evaluated on the way."""
     workdir = tmp_path_factory.mktemp("run")
     changes = ("data.num_photos=1", "data.photo_wh=(320,240)", "data.canvas_hw=(64,64)", "train.num_steps=2")
-    config = configs.load_config(str(ROOT / "configs" / "quickstart.py:smoke"), changes)
+    config = configs.load_config(str(ROOT / "configs" / "scenes.py:smoke"), changes)
     with config.unlocked():
         config.model = ConfigDict(tiny_detector.model_config().to_dict())
         config.model.detector.bert.vocab_size = 256
@@ -275,7 +275,7 @@ def test_bad_options(trained, photo, tmp_path, capsys):
     assert "--annotations needs --images" in refusal(capsys, *start, "--annotations=a.json")
     assert "give either" in refusal(capsys, *start, "--annotations=a", "--images=b", "--split=val")
     assert "needs --config.data.data_dir" in refusal(capsys, *start, "--split=val")
-    start = ["train", "--config", ROOT / "configs" / "quickstart.py", "--workdir", tmp_path]
+    start = ["train", "--config", ROOT / "configs" / "scenes.py", "--workdir", tmp_path]
     assert "unknown config key 'train.batchsize'" in refusal(capsys, *start, "--config.train.batchsize=4")
     assert "unknown argument '--batch_size=4'" in refusal(capsys, *start, "--batch_size=4")
 

@@ -75,7 +75,7 @@ ZOOM, THING = (0.3, 0.5, 0.2, 0.2), (0.34, 0.5, 0.02, 0.02)
 
 @pytest.fixture(scope="module")
 def zoomed(scene):
-    """The same with a query that fits the zoom box best and one on the thing in it; the cells lie on both and beside."""
+    """The same with a query that fits the zoom box and one on the thing in it; the cells lie on both and beside."""
     found, (_, _, positive, tokens, size), _ = scene
     boxes = found.selected_boxes.at[0, 1].set(jnp.array([0.31, 0.55, 0.2, 0.2]))
     boxes = boxes.at[0, 4].set(jnp.array([0.345, 0.5, 0.03, 0.03]))

@@ -262,7 +262,7 @@ def test_step_that_cannot_fit_is_refused_with_both_numbers():
 @pytest.mark.slow
 def test_command_plans_for_the_devices_here(tmp_path, capsys):
     output = tmp_path / "plan.json"
-    words = ["--config=configs/quickstart.py:smoke", "--config.data.canvas_hw=(64,64)", "--mesh=-1,2,1"]
+    words = ["--config=configs/scenes.py:smoke", "--config.data.canvas_hw=(64,64)", "--mesh=-1,2,1"]
     arguments = ["plan", *words, "--batch_per_device=1", f"--output={output}", "--photo=512x512"]
     assert (
         main([*arguments, "--config.model.detector.encoder_layers=1", "--config.model.detector.decoder_layers=1"]) == 0
@@ -291,7 +291,7 @@ def test_command_plans_for_the_devices_here(tmp_path, capsys):
     ],
 )
 def test_command_refuses(words, message, capsys):
-    assert main(["plan", "--config=configs/quickstart.py:smoke", *words]) == 2
+    assert main(["plan", "--config=configs/scenes.py:smoke", *words]) == 2
     assert message in capsys.readouterr().err
 
 

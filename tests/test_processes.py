@@ -145,7 +145,7 @@ def test_order_of_examples_does_not_depend_on_the_number_of_processes():
     ],
 )
 def test_flags_that_do_not_fit(flags, message, tmp_path, capsys):
-    assert main(["train", "--config=configs/quickstart.py:smoke", f"--workdir={tmp_path}", *flags]) == 2
+    assert main(["train", "--config=configs/scenes.py:smoke", f"--workdir={tmp_path}", *flags]) == 2
     assert message in capsys.readouterr().err
 
 

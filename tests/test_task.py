@@ -25,14 +25,14 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(path for path in (ROOT / "configs").glob("*.py") if path.name != "common.py")
 
 
-def load(name="quickstart.py", *overrides):
+def load(name="scenes.py", *overrides):
     return configs.load_config(str(ROOT / "configs" / name), overrides)
 
 
 def small(*overrides):
     """Drawn scenes and the smallest detector."""
     config = load(
-        "quickstart.py:smoke", "data.num_photos=1", "data.photo_wh=(320,240)", "data.canvas_hw=(64,64)", *overrides
+        "scenes.py:smoke", "data.num_photos=1", "data.photo_wh=(320,240)", "data.canvas_hw=(64,64)", *overrides
     )
     with config.unlocked():
         config.model = ConfigDict(tiny_detector.model_config().to_dict())
@@ -72,7 +72,7 @@ def test_sorec_config_trains_the_papers_parameters():
         ("piza_sorec.py:backbone=resnet", "backbone='resnet' is none of"),
         ("piza_sorec.py:peft=lorra", "peft='lorra' is none of"),
         ("piza_sorec.py:bakcbone=swin_t", "unknown config argument 'bakcbone'"),
-        ("quickstart.py:smoke=maybe", "'smoke' takes a bool"),
+        ("scenes.py:smoke=maybe", "'smoke' takes a bool"),
     ],
 )
 def test_bad_arguments(name, message):

@@ -101,7 +101,7 @@ def test_the_cells_of_a_detector_are_what_its_queries_are_selected_from():
 )
 def test_a_stage_that_cannot_be_is_named(overrides, says, tmp_path):
     with pytest.raises(PizaError, match=says):
-        build_task(load_config("configs/quickstart.py", overrides), tmp_path)
+        build_task(load_config("configs/scenes.py", overrides), tmp_path)
 
 
 def test_initial_scales_are_those_of_the_configuration():

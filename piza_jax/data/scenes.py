@@ -1,4 +1,4 @@
-"""Small drawn street scenes with targets that one sentence names: for tests, dummy data and the quickstart."""
+"""Small drawn street scenes with targets that one sentence names: for tests, dummy data and trainings from scratch."""
 
 import json
 import os

@@ -17,7 +17,7 @@ def xyxy_to_cxcywh(boxes: jax.Array) -> jax.Array:
 
 
 def at_least(boxes_cxcywh: jax.Array, sides: jax.Array) -> jax.Array:
-    """Boxes [..., 4] grown about their centres where a side is less than that of ``sides`` [..., 2], width and height."""
+    """Boxes [..., 4] grown about their centres to at least the sides [..., 2], width and height."""
     return jnp.concatenate([boxes_cxcywh[..., :2], jnp.maximum(boxes_cxcywh[..., 2:], sides)], axis=-1)
 
 

@@ -126,7 +126,7 @@ def _run_file(path: Path, argument: str) -> ConfigDict:
         for root in roots:
             sys.path.remove(root)
     if not hasattr(module, "get_config"):
-        raise PizaError(f"{path} defines no get_config(arg); see configs/quickstart.py for the form")
+        raise PizaError(f"{path} defines no get_config(arg); see configs/scenes.py for the form")
     config = module.get_config(argument)
     if not isinstance(config, ConfigDict):
         raise PizaError(f"get_config of {path} returned {type(config).__name__}, not an ml_collections.ConfigDict")

@@ -36,6 +36,12 @@ def charts(workdir: str | os.PathLike[str]) -> dict[str, Image.Image]:
     return drawn
 
 
+def loss_chart(workdirs: Mapping[str, str | os.PathLike[str]]) -> Image.Image:
+    """The losses of several runs in one picture, by name; PizaError where none has recorded one."""
+    lines = {name: _points(read_metrics(workdir), "loss") for name, workdir in workdirs.items()}
+    return line_chart(lines, title="Loss", across="step", up="")
+
+
 def save_charts(workdir: str | os.PathLike[str]) -> list[Path]:
     """Write them into the folder of the run as curve_NAME.png; gives their paths."""
     paths = []

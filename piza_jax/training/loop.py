@@ -76,21 +76,26 @@ class _Run(Program):
 
     def _initialise(self) -> tuple[TrainState, dict[str, jax.Array]]:
         scales = self.config.train.get("initial_scales", ())
-
-        def parameters() -> tuple[dict[str, jax.Array], ...]:
-            parts = [flatten_state(state) for state in self.task.split(self.task.make_model())[1:]]
-            return tuple({name: x * optim.first_factor(scales, name) for name, x in part.items()} for part in parts)
-
-        shardings = self.state_shardings.trainable, self.frozen_shardings
-        trainable, frozen = sharding.initialise(parameters, shardings)
+        names = {**self.abstract_state.trainable, **self.abstract_frozen}
+        given = self.task.pretrained(names) if self.task.pretrained else {}
         if self.task.pretrained:
-            names = {**self.abstract_state.trainable, **self.abstract_frozen}
-            given = self.task.pretrained(names)
             check_same({name: names[name] for name in given if name in names}, given, "the pretrained model")
             rest = [name for name in names if name not in given]
             say(f"{len(given)} arrays are pretrained, {len(rest)} start at random" + _examples(rest))
-            _replace(trainable, given, shardings[0])
-            _replace(frozen, given, shardings[1])
+
+        def random(part: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: leaf for name, leaf in part.items() if name not in given}
+
+        def parameters() -> tuple[dict[str, jax.Array], ...]:
+            # What is given is left out, so that no program is compiled that draws it at random.
+            parts = [random(flatten_state(state)) for state in self.task.split(self.task.make_model())[1:]]
+            return tuple({name: x * optim.first_factor(scales, name) for name, x in part.items()} for part in parts)
+
+        shardings = self.state_shardings.trainable, self.frozen_shardings
+        trainable, frozen = sharding.initialise(parameters, tuple(random(part) for part in shardings))
+        for part, places in zip((trainable, frozen), shardings, strict=True):
+            for name in places.keys() & given.keys():
+                part[name] = jax.device_put(np.asarray(given[name], names[name].dtype), places[name])
         optimizer = jax.jit(self.optimizer.init, out_shardings=self.state_shardings.optimizer)(trainable)
         counter = jax.device_put(jnp.int32(0), self.state_shardings.step)
         return TrainState(counter, trainable, optimizer), frozen
@@ -180,9 +185,3 @@ def _check_finite(scalars: Mapping[str, Any], step: int, checkpoints: checkpoint
 
 def _examples(names: list[str]) -> str:
     return f": {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}" if names else ""
-
-
-def _replace(target: dict[str, jax.Array], given: Mapping[str, np.ndarray], shardings: Mapping[str, Any]) -> None:
-    for name, leaf in target.items():
-        if name in given:
-            target[name] = jax.device_put(np.asarray(given[name], leaf.dtype), shardings[name])

@@ -1,0 +1,80 @@
+"""What zooming gives, from nothing, in minutes: ``python -m benchmarks.quickstart``.
+
+Draws a small SOREC-mini, fine-tunes the base that ships by Adapter+ and by PIZA-Adapter+ for a few steps, evaluates
+both on streets that neither has seen, beside the base as it is and the weights that ship, and prints the table.
+``OUT/table.md`` keeps it, ``OUT/loss.png`` has both curves and ``OUT/strips`` the zooms. A second call with the same
+folder goes on where the first one ended.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import mini_table
+from piza_jax import cpu, shipped
+from piza_jax.errors import PizaError
+
+SCENES = {"train_s": 100, "test_a": 20}
+STEPS, RECORDS, STRIPS = 40, 40, 4
+CHANGES = ("train.batch_size=8", "optimizer.warmup_steps=8", "train.log_every=8")
+ROWS = ("zero_shot", "adapter_plus", "piza_adapter_plus", "shipped")
+
+
+def quickstart(output: Path, steps: int = STEPS, records: int = RECORDS, changes: Sequence[str] = ()) -> str:
+    """Do all of it and give the table.
+
+    Args:
+        output: folder of data, runs and results.
+        steps: of each training.
+        records: expressions of test_a that are evaluated.
+        changes: settings of both trainings, ``key=value``.
+
+    Raises:
+        PizaError: as the data set, training and evaluation.
+    """
+    from piza_jax import draw
+    from piza_jax.training.curves import loss_chart
+    from tfds_sorec.build_mini import build
+
+    shared = {"steps": steps, "records": records, "splits": ("test_a",), "strips": STRIPS}
+    settings = mini_table.Settings(
+        str(output / "data"), output, shipped.MINI_BASE, changes=(*CHANGES, *changes), **shared
+    )
+    rows = [name for name in ROWS if name != "shipped" or shipped.folder_of(shipped.MINI)]
+    for name in (name for name in rows if mini_table.ROWS[name].trains):
+        mini_table.config_of(settings, name, "train_s", 0)  # a wrong setting is told before anything is drawn
+    output.mkdir(parents=True, exist_ok=True)
+    build(output / "data", variants=("small",), scenes=SCENES)
+    results = [mini_table.run(settings, name, "train_s", 0) for name in rows]
+    text = mini_table.table(results)
+    runs = {mini_table.ROWS[name].title: settings.workdir(name, "train_s", 0) for name in rows}
+    trained = {title: run for title, run in runs.items() if Path(run).is_dir()}
+    draw.save(loss_chart(trained), output / "loss.png")
+    (output / "table.md").write_text(text + "\n", encoding="utf-8")
+    return text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("out/quickstart"), help="folder of data, runs and results")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of each training")
+    parser.add_argument("--records", type=int, default=RECORDS, help="expressions that are evaluated, evenly spread")
+    parser.add_argument("--set", nargs="+", default=[], dest="changes", help="settings of both trainings, key=value")
+    options = parser.parse_args(arguments)
+    began = time.perf_counter()
+    try:
+        text = quickstart(options.output, options.steps, options.records, options.changes)
+    except PizaError as error:
+        print(f"error: {error}")
+        return 2
+    minutes = (time.perf_counter() - began) / 60
+    print(f"\n{text}\n\n{minutes:.1f} minutes; {options.output} holds table.md, loss.png and strips/")
+    return 0
+
+
+if __name__ == "__main__":
+    cpu.keep_memory()
+    cpu.split(2)
+    raise SystemExit(main())
