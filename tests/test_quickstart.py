@@ -28,7 +28,7 @@ def run(words: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 def test_quickstart_trains_evaluates_and_draws(tmp_path):
-    words = f"{command()} --output={tmp_path} --steps=12 --records=20"
+    words = f"{command()} --output={tmp_path} --steps=9 --records=8"
     first = run(words)
     assert first.returncode == 0, first.stderr
     table = (tmp_path / "table.md").read_text()
@@ -37,7 +37,7 @@ def test_quickstart_trains_evaluates_and_draws(tmp_path):
         name: json.loads((tmp_path / f"{name}_train_s_0.json").read_text())["splits"]["test_a"]
         for name in quickstart.ROWS
     }
-    assert all(one["count"] == 20 for one in measured.values())
+    assert all(one["count"] == 8 for one in measured.values())
     assert measured["zero_shot"]["mAcc"] < 0.1
     assert measured["zero_shot"]["mean_steps"] == measured["adapter_plus"]["mean_steps"] == 1
     assert measured["shipped"]["mAcc"] > measured["zero_shot"]["mAcc"] + 0.15
