@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 import piza_jax
-from piza_jax import cpu, shipped
+from benchmarks.command import command, start
+from piza_jax import shipped
 from piza_jax.data.mini_source import MiniSource
 from piza_jax.data.world.pictures import Picture, make_picture
 from piza_jax.data.world.scene import Thing
-from piza_jax.errors import PizaError
 from piza_jax.evaluation.evaluate import measure, predictions
 from piza_jax.evaluation.metrics import ALL, summarise
 
@@ -32,10 +32,11 @@ def _look_alikes(picture: Picture) -> Iterator[int]:
     seen = [thing for thing in picture.scene.things if thing.part_in(picture.window) >= 0.5]
     for said in picture.expressions:
         target = picture.scene.things[said.target]
-        yield sum(_look(thing) == _look(target) for thing in seen) - 1
+        yield sum(look_of(thing) == look_of(target) for thing in seen) - 1
 
 
-def _look(thing: Thing) -> tuple[str, str, str | None]:
+def look_of(thing: Thing) -> tuple[str, str, str | None]:
+    """Kind, colour and detail: what two things share that only their surroundings tell apart."""
     return thing.kind, thing.colour, thing.detail
 
 
@@ -58,22 +59,16 @@ def table(checkpoint: str, scenes: int, records: int) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default=shipped.MINI_BASE, help="a detector (default: the base that ships)")
     parser.add_argument("--scenes", type=int, default=100, help="of the normal variant's split val")
     parser.add_argument("--records", type=int, default=300, help="sentences, evenly spread; 0: all")
     options = parser.parse_args(arguments)
-    try:
-        print(table(options.checkpoint, options.scenes, options.records))
-    except PizaError as error:
-        print(f"error: {error}")
-        return 2
-    return 0
+    print(table(options.checkpoint, options.scenes, options.records))
 
 
 if __name__ == "__main__":
-    cpu.keep_memory()
-    cpu.split(2)
-    raise SystemExit(main())
+    start(main)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from piza_jax import cpu, shipped
-from piza_jax.errors import PizaError
+from benchmarks.command import command, start
+from piza_jax import shipped
 
 CONFIG = "configs/mini.py"
 SPLITS = ("test_a", "test_b")
@@ -122,6 +122,12 @@ def config_of(settings: Settings, name: str, train_split: str, seed: int) -> Any
     return load_config(f"{CONFIG}:peft={row.method},train={train_split}", [*words, *row.changes, *settings.changes])
 
 
+def check(settings: Settings, rows: Iterable[str]) -> None:
+    """Raise PizaError for settings that there are not: before the first of many hours."""
+    for name in (name for name in rows if ROWS[name].trains):
+        config_of(settings, name, "train_s", 0)
+
+
 def _train(settings: Settings, name: str, train_split: str, seed: int, workdir: str) -> dict[str, Any]:
     from piza_jax.training.reporting import say
     from piza_jax.training.task import train
@@ -216,7 +222,8 @@ def _accuracies(scores: Sequence[dict[str, Any]]) -> str:
     return f"{means[0]:.1f}{spread} / {means[1]:.1f} / {means[2]:.1f}"
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> None:
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", required=True, help="SOREC-mini, as python -m tfds_sorec.build_mini builds it")
@@ -238,25 +245,17 @@ def main(arguments: list[str] | None = None) -> int:
         name: getattr(options, name) for name in ("data_dir", "output", "pretrained", "steps", "records", "strips")
     }
     settings = Settings(**shared, splits=tuple(options.splits), changes=tuple(options.changes))
+    check(settings, options.rows)
     results = []
-    try:
-        for name in (name for name in options.rows if ROWS[name].trains):
-            config_of(settings, name, options.train[0], options.seeds[0])  # before the first of many hours
-        for seed in options.seeds:
-            for train_split in options.train:
-                for name in options.rows:
-                    if ROWS[name].trains or (train_split, seed) == (options.train[0], options.seeds[0]):
-                        results.append(run(settings, name, train_split, seed))
-    except PizaError as error:
-        print(f"error: {error}")
-        return 2
+    for seed in options.seeds:
+        for train_split in options.train:
+            for name in options.rows:
+                if ROWS[name].trains or (train_split, seed) == (options.train[0], options.seeds[0]):
+                    results.append(run(settings, name, train_split, seed))
     text = table(sorted(results, key=lambda one: (list(ROWS).index(one["row"]), one["train"])))
     (options.output / "table.md").write_text(text + "\n", encoding="utf-8")
     print(text)
-    return 0
 
 
 if __name__ == "__main__":
-    cpu.keep_memory()
-    cpu.split(2)
-    raise SystemExit(main())
+    start(main)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import mini_base, mini_table
-from piza_jax import cpu
+from benchmarks.command import command, start
 from piza_jax.errors import PizaError
 
 CONFIG = "configs/mini.py"
@@ -106,7 +106,8 @@ def _accuracy(settings: Settings, stage: str, workdir: str) -> str:
     return ", ".join(f"{name} {100 * numbers[name]:.1f}" for name in mini_table.MEASURES)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, type=Path, help="folder of runs and weights")
@@ -117,19 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--records", type=int, default=300, help="sentences that each stage is evaluated on")
     options = parser.parse_args(arguments)
     stages = tuple(stage for stage in STAGES if stage in options.stages)
-    try:
-        make(
-            Settings(
-                options.output, stages, options.pretrained, options.data_dir, tuple(options.changes), options.records
-            )
-        )
-    except PizaError as error:
-        print(f"error: {error}")
-        return 2
-    return 0
+    changes = tuple(options.changes)
+    make(Settings(options.output, stages, options.pretrained, options.data_dir, changes, options.records))
 
 
 if __name__ == "__main__":
-    cpu.keep_memory()
-    cpu.split(2)
-    raise SystemExit(main())
+    start(main)

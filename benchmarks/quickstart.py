@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import mini_table
-from piza_jax import cpu, shipped
-from piza_jax.errors import PizaError
+from benchmarks.command import command, start
+from piza_jax import shipped
 
 SCENES = {"train_s": 100, "test_a": 20}
 STEPS, RECORDS, STRIPS = 40, 40, 4
@@ -42,8 +42,7 @@ def quickstart(output: Path, steps: int = STEPS, records: int = RECORDS, changes
         str(output / "data"), output, shipped.MINI_BASE, changes=(*CHANGES, *changes), **shared
     )
     rows = [name for name in ROWS if name != "shipped" or shipped.folder_of(shipped.MINI)]
-    for name in (name for name in rows if mini_table.ROWS[name].trains):
-        mini_table.config_of(settings, name, "train_s", 0)  # a wrong setting is told before anything is drawn
+    mini_table.check(settings, rows)
     output.mkdir(parents=True, exist_ok=True)
     build(output / "data", variants=("small",), scenes=SCENES)
     results = [mini_table.run(settings, name, "train_s", 0) for name in rows]
@@ -55,7 +54,8 @@ def quickstart(output: Path, steps: int = STEPS, records: int = RECORDS, changes
     return text
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("out/quickstart"), help="folder of data, runs and results")
@@ -64,17 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", nargs="+", default=[], dest="changes", help="settings of both trainings, key=value")
     options = parser.parse_args(arguments)
     began = time.perf_counter()
-    try:
-        text = quickstart(options.output, options.steps, options.records, options.changes)
-    except PizaError as error:
-        print(f"error: {error}")
-        return 2
+    text = quickstart(options.output, options.steps, options.records, options.changes)
     minutes = (time.perf_counter() - began) / 60
     print(f"\n{text}\n\n{minutes:.1f} minutes; {options.output} holds table.md, loss.png and strips/")
-    return 0
 
 
 if __name__ == "__main__":
-    cpu.keep_memory()
-    cpu.split(2)
-    raise SystemExit(main())
+    start(main)

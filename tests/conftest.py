@@ -1,13 +1,21 @@
-"""Eight fake CPU devices for every test, and the fixture for the reference material beside the checkout."""
+"""Eight fake CPU devices and a hasty compiler for every test, and the fixture for the reference material."""
 
 import os
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-_FLAG = "--xla_force_host_platform_device_count=8"
-if _FLAG not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}".strip()
+# Most programs of the tests run once or twice, and nearly all of their time would go into optimising them. The tests
+# of the quickstart, the notebooks and the shipped weights start processes of their own, which compile as users do.
+HASTY = (
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
+for _flag in ("--xla_force_host_platform_device_count=8", *HASTY):
+    if _flag.split("=")[0] not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flag}".strip()
 
 import pytest  # noqa: E402
 

@@ -114,6 +114,15 @@ def test_damage_is_never_another_exception(damage, factor):
         assert part.factor in FACTORS
 
 
+@pytest.mark.parametrize("factor", FACTORS)
+def test_a_colour_without_samples_is_damage(factor):
+    data = bytearray(encoded(Image.new("RGB", (64, 96), "red"), "JPEG"))
+    frame = data.index(b"\xff\xc0")  # marker, length, bits, height, width, 3 colours: number, samples, table
+    data[frame + 11] = 0
+    with pytest.raises(PizaError, match="photo_7"):
+        open_part(bytes(data), "photo_7", factor, 20)
+
+
 # Scales
 
 

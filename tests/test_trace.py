@@ -13,18 +13,18 @@ from piza_jax.ops import deformable as op
 @pytest.fixture(scope="module")
 def sampling():
     inputs = deformable.make_inputs(1, 128)
-    call = deformable.make_ours(*inputs, "float32")
+    call = deformable.make_ours(*inputs, "float32", form="tpu")  # in parts that have names
     call()
     return trace.trace(call, jax.devices("cpu")[0])
 
 
 def test_forward_and_backward_of_a_call_have_times_of_their_own(sampling):
     found = {(part.name, part.backward): part for part in sampling.parts}
-    for function in ("_sample_head", "_combine_corners", "_rows_and_weights"):
+    for function in ("_sample_head", "_combine_lanes", "_rows_and_weights"):
         for backward in (False, True):
             assert found[f"ops/deformable.py:{function}", backward].ms > 0
     # Each round of the loop over heads counts.
-    assert found["ops/deformable.py:_combine_corners", False].launches >= deformable.HEADS
+    assert found["ops/deformable.py:_combine_lanes", False].launches >= deformable.HEADS
     total = sum(part.ms for part in sampling.parts)
     assert found.get((trace.UNKNOWN, False), trace.Part("", False, 0.0, 0)).ms < 0.5 * total
     assert 0 < sampling.busy_ms <= sampling.wall_ms

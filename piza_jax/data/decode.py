@@ -140,6 +140,8 @@ def _scale(image: Image.Image, factor: int) -> int:
     """Have an image that is not loaded yet decoded at a factor, as far as it can be; the factor that it will have."""
     # Colours with half the columns but all the rows are scaled with the rest, instead of being kept at their own size.
     layers = getattr(image, "layer", None) or [(1, 1, 1)]  # of a JPEG: number, samples across and down, ...
+    if not all(samples for layer in layers for samples in layer[1:3]):
+        return 1  # damaged; decoding it says so
     across, down = (max(layer[axis] for layer in layers) // min(layer[axis] for layer in layers) for axis in (1, 2))
     factor //= max(across, down) // min(across, down)
     if factor < 2:

@@ -1,8 +1,8 @@
-"""Multi-scale deformable attention sampling (Zhu et al. 2021, eq. 3) as one packed gather for each head.
+"""Multi-scale deformable attention sampling (Zhu et al. 2021, eq. 3), head by head, in the form that a device likes.
 
-The four neighbours of a sampling point are stored side by side in one row of a table, so a point costs one row read
-instead of four. The table of one (sample, head) is small enough for a fast memory; ``lax.map`` walks over them, on a
-GPU in groups.
+On a TPU and a GPU it is one packed gather: the four neighbours of a sampling point are stored side by side in one row
+of a table, so a point costs one row read instead of four. The table of one (sample, head) is small enough for a fast
+memory; ``lax.map`` walks over them, on a GPU in groups. The form for a CPU is in ``deformable_cpu``.
 """
 
 import math
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from piza_jax.ops import deformable_cpu
 from piza_jax.ops.platforms import traced_platform
 
 BATCH_AXES = ("data", "fsdp")
@@ -52,7 +53,7 @@ def _rows_and_weights(
 
 
 def _combine_corners(gathered: jax.Array, weights: jax.Array) -> jax.Array:
-    """CPU and GPU form: [Q, K, 4 C] rows and [Q, K, 4] weights -> [Q, C]."""
+    """GPU form: [Q, K, 4 C] rows and [Q, K, 4] weights -> [Q, C]."""
     split = gathered.reshape(*weights.shape, -1)
     return jnp.sum(split * weights[..., None].astype(split.dtype), axis=(1, 2))
 
@@ -96,6 +97,8 @@ def _sample_local(
     if form is None:  # decided when lowered, so that a program exported for several platforms has the form of each
         forms = {name: partial(run, form=form) for name, form in _LOWERED.items() if name != "gpu"}
         return jax.lax.platform_dependent(values, locations, attention, **forms)
+    if form == "cpu":
+        return deformable_cpu.sample(values, locations, attention, shapes_hw)
     batch, queries, heads, levels, points = locations.shape[:5]
     combine = _combine_lanes if form == "tpu" else _combine_corners
     body = jax.checkpoint(partial(_sample_head, shapes_hw=shapes_hw, combine=combine))
