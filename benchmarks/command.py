@@ -1,10 +1,10 @@
-"""How the benchmarks that train end: an error by its message alone, two devices on a CPU, memory that is kept."""
+"""How the benchmarks that train end: an error by its message alone; a CPU as two devices; what can be kept, kept."""
 
 import functools
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from piza_jax import cpu
+from piza_jax import compile_cache, cpu
 from piza_jax.errors import PizaError
 
 Main = Callable[[Sequence[str] | None], None]
@@ -29,4 +29,5 @@ def start(main: Callable[[], int]) -> NoReturn:
     """Set the process up as ``piza train`` does and end it with the status of ``main``."""
     cpu.keep_memory()
     cpu.split(2)
+    compile_cache.enable()
     raise SystemExit(main())

@@ -3,7 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from piza_jax.training.curves import charts, save_charts
+from piza_jax.training import curves
+from piza_jax.training.curves import charts, loss_chart, save_charts
 from piza_jax.training.writer import MetricsWriter
 
 
@@ -35,3 +36,19 @@ def test_pictures_follow_the_run(tmp_path):
         writer.write(2, {"loss": 1.0})
         save_charts(tmp_path)
         assert path.read_bytes() != before
+
+
+def test_losses_of_several_runs_are_smoothed(tmp_path, monkeypatch):
+    for name, factor in (("one", 1), ("other", 10)):
+        with MetricsWriter(tmp_path / name) as writer:
+            for step in range(1, 6):
+                writer.write(step, {"loss": float(factor * step)})
+    drawn = {}
+    monkeypatch.setattr(curves, "line_chart", lambda lines, **_: drawn.update(lines))
+    runs = {name: tmp_path / name for name in ("one", "other")}
+    loss_chart(runs, window=3)
+    assert drawn == {"one": [(3, 2), (4, 3), (5, 4)], "other": [(3, 20), (4, 30), (5, 40)]}
+    loss_chart(runs, window=50)
+    assert drawn["one"] == [(5, 3)]
+    loss_chart(runs)
+    assert drawn["one"] == [(step, step) for step in range(1, 6)]

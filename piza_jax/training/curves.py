@@ -36,10 +36,19 @@ def charts(workdir: str | os.PathLike[str]) -> dict[str, Image.Image]:
     return drawn
 
 
-def loss_chart(workdirs: Mapping[str, str | os.PathLike[str]]) -> Image.Image:
-    """The losses of several runs in one picture, by name; PizaError where none has recorded one."""
-    lines = {name: _points(read_metrics(workdir), "loss") for name, workdir in workdirs.items()}
-    return line_chart(lines, title="Loss", across="step", up="")
+def loss_chart(workdirs: Mapping[str, str | os.PathLike[str]], window: int = 1) -> Image.Image:
+    """The losses of several runs in one picture, by name.
+
+    Args:
+        workdirs: folder of each run.
+        window: each point is the mean of the last so many that were recorded; one of few samples says little.
+
+    Raises:
+        PizaError: none has recorded a loss.
+    """
+    lines = {name: _smoothed(_points(read_metrics(workdir), "loss"), window) for name, workdir in workdirs.items()}
+    title = "Loss" if window == 1 else f"Loss, mean of {window}"
+    return line_chart(lines, title=title, across="step", up="")
 
 
 def save_charts(workdir: str | os.PathLike[str]) -> list[Path]:
@@ -58,3 +67,10 @@ def _points(lines: Sequence[Mapping[str, float | None]], name: str) -> list[tupl
     """(step, value) of one scalar; a value that was not finite is stored as null and left out."""
     pairs = ((line.get("step"), line.get(name)) for line in lines)
     return [(float(step), float(value)) for step, value in pairs if step is not None and value is not None]
+
+
+def _smoothed(points: Sequence[tuple[float, float]], window: int) -> list[tuple[float, float]]:
+    """Each value from the first whole window on with the mean of those in it; of fewer points the mean of all."""
+    window = min(window, len(points))
+    ends = range(window, len(points) + 1) if points else ()
+    return [(points[end - 1][0], sum(value for _, value in points[end - window : end]) / window) for end in ends]
