@@ -6,16 +6,17 @@ from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most programs of the tests run once or twice, and nearly all of their time would go into optimising them. The tests
-# of the quickstart, the notebooks and the shipped weights start processes of their own, which compile as users do.
+# of the quickstart and the notebooks start processes of their own, which compile as users do.
 HASTY = (
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
     "--xla_cpu_use_fusion_emitters=false",
     "--xla_cpu_parallel_codegen_split_count=1",
 )
-for _flag in ("--xla_force_host_platform_device_count=8", *HASTY):
-    if _flag.split("=")[0] not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flag}".strip()
+_given = os.environ.get("XLA_FLAGS", "")
+_hasty = () if any(flag.split("=")[0] in _given for flag in HASTY) else HASTY
+_devices = () if "device_count" in _given else ("--xla_force_host_platform_device_count=8",)
+os.environ["XLA_FLAGS"] = " ".join((*_given.split(), *_devices, *_hasty))
 
 import pytest  # noqa: E402
 

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,8 @@ def save_adapter(
     detector = loaded.config.detector if base is None else base.config.detector
     detector = dataclasses.replace(detector, denoising_queries=0)
     values = _arrays(loaded.model)
-    own, frozen = _own_names(loaded.method, dataclasses.replace(loaded.config, detector=detector))
+    alone = abstract_detector(dataclasses.replace(loaded.config, detector=detector))
+    own, frozen = _own_names(loaded.method, _parameters(alone))
     digest = _digest({name: values[name] for name in frozen})
     if base is not None:
         check_same_detector(base.config.detector, loaded.config.detector, "the base")
@@ -121,8 +122,9 @@ def read_export(
         check_same_detector(under.config.detector, config.detector, f"the base of {folder}")
         detector = dataclasses.replace(config.detector, denoising_queries=0, dtype=under.config.detector.dtype)
         config = dataclasses.replace(config, detector=detector)
-        own, frozen = _own_names(about["method"], config)
-        shapes = _parameters(abstract_detector(config))
+        model = abstract_detector(config)
+        shapes = _parameters(model)
+        own, frozen = _own_names(about["method"], shapes)
         given = _arrays(under.model)
         if _digest({name: given[name] for name in frozen}) != about["frozen_sha256"]:
             raise PizaError(
@@ -134,12 +136,12 @@ def read_export(
         check_same({name: shapes[name] for name in own}, {name: stored[name] for name in stored}, os.fspath(source))
         values: Mapping[str, Any] = {**{n: given[n] for n in frozen}, **{n: stored[n] for n in own}}
     else:
-        source = folder / WEIGHTS
+        model, source = abstract_detector(config), folder / WEIGHTS
         values = open_weights(source)
     check_tokenizer(config.detector, found, folder)
     seen = about["preprocessing"]
     return Loaded(
-        model=_filled(abstract_detector(config), values, os.fspath(source)),
+        model=_filled(model, values, os.fspath(source)),
         tokenizer=found,
         max_tokens=int(about["max_tokens"]),
         preprocessing=Preprocessing.from_dict(seen, os.fspath(folder / EXPORT)) if seen else None,
@@ -159,9 +161,8 @@ def check_same_detector(base: DetectorConfig, wanted: DetectorConfig, named: str
         raise PizaError(f"{named} is another detector: {'; '.join(other)}")
 
 
-def _own_names(method: str, config: Any) -> tuple[list[str], list[str]]:
-    """Parameters that a method trains or adds, and those of the base that it leaves as they are."""
-    names = list(_parameters(abstract_detector(config)))
+def _own_names(method: str, names: Collection[str]) -> tuple[list[str], list[str]]:
+    """Of a model's parameters those that a method trains or adds, and those of the base that it leaves as they are."""
     own = [name for name in names if select.belongs_to(method, name)]
     return own, sorted(set(names) - set(own))
 
