@@ -40,6 +40,12 @@ def look_of(thing: Thing) -> tuple[str, str, str | None]:
     return thing.kind, thing.colour, thing.detail
 
 
+def groups_of(counts: np.ndarray, most: int) -> dict[str, np.ndarray]:
+    """Which of [N] counts are in each row of a table, bool [N]: all of them, 0, 1 ... and ``most`` or more."""
+    groups = {"all": counts >= 0, **{str(number): counts == number for number in range(most)}}
+    return {**groups, f"{most} or more": counts >= most}
+
+
 def table(checkpoint: str, scenes: int, records: int) -> str:
     """A markdown table: all records, then those with 0, 1, 2 ... look-alikes."""
     source = MiniSource("val", scenes, normal=True)
@@ -47,10 +53,8 @@ def table(checkpoint: str, scenes: int, records: int) -> str:
     grounder = piza_jax.load(checkpoint, training_free=True, max_steps=1, devices=jax.local_devices())
     found = list(predictions(grounder, source, records))
     counts = alike[[one.index for one in found]]
-    groups = {"all": np.ones(len(found), bool), **{str(number): counts == number for number in range(MOST)}}
-    groups[f"{MOST} or more"] = counts >= MOST
     lines = ["| look-alikes | sentences | mAcc | Acc50 | Acc75 | right by guessing |", "|---|---|---|---|---|---|"]
-    for group, members in groups.items():
+    for group, members in groups_of(counts, MOST).items():
         chosen = [one for one, member in zip(found, members, strict=True) if member]
         if chosen:
             numbers = summarise({"": measure(chosen)})[""][ALL] or {}

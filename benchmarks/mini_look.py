@@ -15,7 +15,7 @@ import numpy as np
 
 import piza_jax
 from benchmarks.command import command, start
-from benchmarks.mini_base import look_of
+from benchmarks.mini_base import groups_of, look_of
 from piza_jax import shipped
 from piza_jax.data.mini_source import MiniSource
 from piza_jax.data.world.pictures import make_picture
@@ -62,10 +62,8 @@ def table(checkpoint: str, split: str, scenes: int, records: int, steps: int) ->
         rows.append((look_of(seen)[:2] == look_of(target)[:2], look_of(seen) == look_of(target), held, one.iou >= 0.5))
         twins.append(sum(look_of(thing) == look_of(target) for thing in picture.scene.things) - 1)
     counts, found = np.array(twins), np.array(rows)
-    groups = {"all": counts >= 0, **{str(number): counts == number for number in range(MOST)}}
-    groups[f"{MOST} or more"] = counts >= MOST
     lines = [f"| twins | sentences | {' | '.join(COLUMNS)} |", "|---|---|" + "---|" * len(COLUMNS)]
-    for group, members in groups.items():
+    for group, members in groups_of(counts, MOST).items():
         if members.any():
             cells = " | ".join(f"{100 * part:.0f}" for part in found[members].mean(axis=0))
             lines.append(f"| {group} | {members.sum()} | {cells} |")
