@@ -26,12 +26,12 @@ class Dataset:
     """
 
     title: str
-    kind: type[tfds.core.GeneratorBasedBuilder]
+    kind: type[tfds.core.DatasetBuilder]
     expressions: Any
     photos: Any
     command: str
 
-    def builders(self, data_dir: str) -> tuple[tfds.core.GeneratorBasedBuilder, tfds.core.GeneratorBasedBuilder]:
+    def builders(self, data_dir: str) -> tuple[tfds.core.DatasetBuilder, tfds.core.GeneratorBasedBuilder]:
         """Builders of the expressions and of the photos in data_dir, built or not."""
         one, other = (self.kind(config=config, data_dir=data_dir) for config in (self.expressions, self.photos))
         return one, other

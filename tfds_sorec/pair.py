@@ -1,7 +1,7 @@
 """What every builder writes: expressions by split, and each photo that they speak of once."""
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from PIL import Image
 
 from piza_jax.data.records import Record
 from piza_jax.errors import PizaError
+from tfds_sorec.shards import Examples, Shards, one_shard, photo_shards
 
 # The last start of pixels in the files of a format, and what comes after it unless they were cut short.
 _ENDS = {"JPEG": (b"\xff\xda", b"\xff\xd9"), "PNG": (b"IDAT", b"IEND")}
@@ -70,18 +71,18 @@ class Pair:
                     f"{first.box_xyxy} in {first.image} of {photo.width} x {photo.height}"
                 )
 
-    def generators(self, photos: bool) -> dict[str, Iterator]:
-        """Split -> examples with the fields of features.features: the photos, or the splits that are not empty."""
+    def shards(self, photos: bool) -> dict[str, Shards]:
+        """Split -> files of examples with the fields of features.features: photos, or the splits that are not empty."""
         if photos:
-            return {"photos": self._photos()}
-        return {split: self._expressions(records) for split, records in self.splits.items() if records}
+            return {"photos": photo_shards(self._photos(), len(self.photos))}
+        return {split: one_shard(self._expressions(records)) for split, records in self.splits.items() if records}
 
-    def _photos(self) -> Iterator:
+    def _photos(self) -> Examples:
         for number, (name, photo) in enumerate(self.photos.items()):
             size = {"width": photo.width, "height": photo.height}
             yield number, {"name": name, "image": photo.path.read_bytes(), **size}
 
-    def _expressions(self, records: Sequence[Record]) -> Iterator:
+    def _expressions(self, records: Sequence[Record]) -> Examples:
         numbers = {name: number for number, name in enumerate(self.photos)}
         for index, record in enumerate(records):
             yield (

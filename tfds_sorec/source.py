@@ -27,7 +27,7 @@ class JoinedSource:
         self._photos = self._open(photos, "photos", {"image": tfds.decode.SkipDecoding()})
         self.photo_index = np.array([int(item["photo"]) for item in self._expressions], np.int64)
 
-    def _open(self, builder: tfds.core.GeneratorBasedBuilder, split: str, decoders: Mapping[str, Any] | None) -> Any:
+    def _open(self, builder: tfds.core.DatasetBuilder, split: str, decoders: Mapping[str, Any] | None) -> Any:
         known = sorted(builder.info.splits)
         if not known:
             raise PizaError(

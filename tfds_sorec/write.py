@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from piza_jax.errors import PizaError
 
 # (configuration, data_dir) -> builder
-Make = Callable[[str, str], tfds.core.GeneratorBasedBuilder]
+Make = Callable[[str, str], tfds.core.DatasetBuilder]
 
 
 def write_together(
@@ -21,7 +21,7 @@ def write_together(
     configs: Sequence[str],
     data_dir: str | os.PathLike[str],
     manual_dir: str | os.PathLike[str] | None = None,
-) -> list[tfds.core.GeneratorBasedBuilder]:
+) -> list[tfds.core.DatasetBuilder]:
     """Build the configurations beside their place and move them there when all are complete.
 
     Args:

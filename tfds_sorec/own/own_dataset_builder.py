@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import tensorflow_datasets.public_api as tfds
@@ -10,6 +9,7 @@ import tensorflow_datasets.public_api as tfds
 from piza_jax.errors import PizaError
 from tfds_sorec.features import features
 from tfds_sorec.pair import Pair
+from tfds_sorec.shards import Shards
 
 DEFAULT = "own"
 _PHOTOS = "_photos"
@@ -43,7 +43,7 @@ def _config(name: str, photos: bool) -> OwnConfig:
     return OwnConfig(name=name + _PHOTOS * photos, description=f"One example for each {kind}.", photos=photos)
 
 
-class Own(tfds.core.GeneratorBasedBuilder):
+class Own(tfds.core.ShardBasedBuilder):
     """Two configurations for each data set of the user, as in Sorec: NAME with the expressions and NAME_photos.
 
     A data set that is built is read back by ``tfds_sorec.open_split(data_dir, split, dataset="own/NAME")``, or "own"
@@ -68,11 +68,8 @@ class Own(tfds.core.GeneratorBasedBuilder):
             metadata=tfds.core.MetadataDict(digest=self.digest),
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Shards]:
         del dl_manager
         if self.pair is None:
             raise PizaError("own data is built from its annotations: python -m tfds_sorec.build_own")
-        return self.pair.generators(self.builder_config.photos)
-
-    def _generate_examples(self) -> Iterator:  # each split has a generator of its own
-        raise AssertionError("the split generators yield the examples")
+        return self.pair.shards(self.builder_config.photos)

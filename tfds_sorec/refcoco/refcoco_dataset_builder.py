@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +14,7 @@ from tfds_sorec.pair import Pair, Photo
 from tfds_sorec.refcoco import annotations
 from tfds_sorec.refcoco.photos import find_photos
 from tfds_sorec.refcoco.variants import VARIANTS
+from tfds_sorec.shards import Shards
 
 
 @dataclasses.dataclass
@@ -25,7 +25,7 @@ class RefcocoConfig(tfds.core.BuilderConfig):
     photos: bool = False
 
 
-class Refcoco(tfds.core.GeneratorBasedBuilder):
+class Refcoco(tfds.core.ShardBasedBuilder):
     """Two configurations for each data set, as in Sorec: a photo is stored once however many expressions it has.
 
     "refcoco", "refcoco_plus" and "refcocog" have one example for each expression, with the number of its photo; those
@@ -81,7 +81,7 @@ class Refcoco(tfds.core.GeneratorBasedBuilder):
             metadata=tfds.core.MetadataDict(across_variants=self.across_variants),
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Shards]:
         folder = Path(dl_manager.manual_dir)
         found = _read(folder, self.builder_config.variant)
         left_out = {split: {"no words": count} for split, count in found.wordless.items() if count}
@@ -96,7 +96,7 @@ class Refcoco(tfds.core.GeneratorBasedBuilder):
         pair = Pair(splits, {name: Photo.of(path) for name, path in paths.items()})
         pair.check_boxes()
         self.info.metadata.update(left_out=left_out, files=[str(path.relative_to(folder)) for path in found.files])
-        return pair.generators(self.builder_config.photos)
+        return pair.shards(self.builder_config.photos)
 
     def _without_overlap(
         self, folder: Path, splits: dict[str, list[Record]], left_out: dict[str, dict[str, int]]
@@ -112,9 +112,6 @@ class Refcoco(tfds.core.GeneratorBasedBuilder):
             photos = len({record.image for record in train} & held_out)
             left_out.setdefault("train", {}).update({"photo held out": len(train) - len(kept), "photos": photos})
         return {**splits, **({"train": kept} if train else {})}
-
-    def _generate_examples(self) -> Iterator:  # each split has a generator of its own
-        raise AssertionError("the split generators yield the examples")
 
 
 def _read(folder: Path, variant: str) -> annotations.Annotations:

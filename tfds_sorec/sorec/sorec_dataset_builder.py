@@ -1,7 +1,6 @@
 """SOREC: small-object referring expressions on SODA-D's photos (Goto et al., ICCV 2025)."""
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +10,7 @@ from piza_jax.data.records import PHOTO_FOLDER, photo_paths, read_annotations
 from piza_jax.errors import PizaError
 from tfds_sorec.features import features
 from tfds_sorec.pair import Pair, Photo
+from tfds_sorec.shards import Shards
 
 SPLIT_FILES = {
     "train_s": "trainS.json",
@@ -28,7 +28,7 @@ class SorecConfig(tfds.core.BuilderConfig):
     photos: bool = False
 
 
-class Sorec(tfds.core.GeneratorBasedBuilder):
+class Sorec(tfds.core.ShardBasedBuilder):
     """Two configurations, so that a photo is stored once however many expressions and splits name it.
 
     "expressions" has one example for each expression, with the number of its photo; "photos" has one split, in which
@@ -60,7 +60,7 @@ class Sorec(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,  # photos are read by their number
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Shards]:
         folder = Path(dl_manager.manual_dir)
         splits = {
             split: read_annotations(folder / file) for split, file in SPLIT_FILES.items() if (folder / file).is_file()
@@ -75,7 +75,4 @@ class Sorec(tfds.core.GeneratorBasedBuilder):
             raise PizaError(f"none of the {len(names)} photos is under {folder / PHOTO_FOLDER}; nothing can be built")
         pair = Pair(kept, {name: Photo.of(path) for name, path in paths.items()})
         pair.check_boxes()
-        return pair.generators(self.builder_config.photos)
-
-    def _generate_examples(self) -> Iterator:  # each split has a generator of its own
-        raise AssertionError("the split generators yield the examples")
+        return pair.shards(self.builder_config.photos)

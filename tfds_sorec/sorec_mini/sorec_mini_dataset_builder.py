@@ -1,7 +1,7 @@
 """SOREC-mini: drawn streets, many small look-alikes, and sentences that single one out."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from piza_jax.data.world.pool import in_processes
 from piza_jax.data.world.splits import NORMAL_SPLITS, SMALL_SPLITS, Split, scaled_scenes
 from piza_jax.errors import PizaError
 from tfds_sorec.features import features
+from tfds_sorec.shards import Examples, Shards, one_shard, photo_shards
 
 
 @dataclasses.dataclass
@@ -35,7 +36,7 @@ class SorecMiniConfig(tfds.core.BuilderConfig):
         return NORMAL_SPLITS if self.normal else SMALL_SPLITS
 
 
-class SorecMini(tfds.core.GeneratorBasedBuilder):
+class SorecMini(tfds.core.ShardBasedBuilder):
     """Two configurations for each variant, as in Sorec: a photo is stored once however many expressions it has.
 
     "small" and "normal" have one example for each expression, with the number of its photo; "small_photos" and
@@ -96,25 +97,23 @@ class SorecMini(tfds.core.GeneratorBasedBuilder):
             metadata=tfds.core.MetadataDict(scenes=self.wanted_scenes),
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Shards]:
         del dl_manager
         splits, scenes = self.builder_config.splits, self.wanted_scenes
         if self.builder_config.photos:
-            return {"photos": self._photos([(splits[name], n) for name in scenes for n in range(scenes[name])])}
-        generators, first = {}, 0
+            tasks = [(splits[name], n) for name in scenes for n in range(scenes[name])]
+            return {"photos": photo_shards(self._photos(tasks), len(tasks))}
+        shards, first = {}, 0
         for name, number in scenes.items():
-            generators[name] = self._expressions([(splits[name], n) for n in range(number)], first)
+            shards[name] = one_shard(self._expressions([(splits[name], n) for n in range(number)], first))
             first += number
-        return generators
+        return shards
 
-    def _generate_examples(self) -> Iterator:  # each split has a generator of its own
-        raise AssertionError("the split generators yield the examples")
-
-    def _photos(self, tasks: list[tuple[Split, int]]) -> Iterator:
+    def _photos(self, tasks: list[tuple[Split, int]]) -> Examples:
         for number, (name, (width, height), data) in enumerate(in_processes(photo_of, tasks, self.workers)):
             yield number, {"name": name, "image": data, "width": width, "height": height}
 
-    def _expressions(self, tasks: list[tuple[Split, int]], first_photo: int) -> Iterator:
+    def _expressions(self, tasks: list[tuple[Split, int]], first_photo: int) -> Examples:
         index = 0
         for number, records in enumerate(in_processes(records_of, tasks, self.workers, chunk=64)):
             for record in records:
