@@ -156,7 +156,7 @@ def evaluate(settings: Settings, name: str, source: str, split: str, changes: Se
 
     Args:
         settings: data, records and strips.
-        name: of the row; the zero-shot one looks once.
+        name: of the row; the zero-shot one looks once, at views as large as those of the others' trainings.
         source: weights.
         split: of SOREC-mini.
         changes: data.hide=WORD, what the model is not shown.
@@ -176,7 +176,10 @@ def evaluate(settings: Settings, name: str, source: str, split: str, changes: Se
     records: Any = tfds_sorec.open_split(settings.data_dir, split, "sorec_mini")
     for word in changes:
         records = BlindSource(records, word.partition("=")[2])
-    options: dict[str, Any] = {"max_steps": 1} if name == "zero_shot" else {}
+    options: dict[str, Any] = {}
+    if name == "zero_shot":
+        views = config_of(settings, "piza_adapter_plus", "train_s", 0).data.canvas_hw
+        options = {"max_steps": 1, "canvas_hw": tuple(views)}
     grounder = piza_jax.load(source, devices=jax.local_devices(), **options)
     count = min(settings.records or len(records), len(records))
     folder = settings.output / "strips"

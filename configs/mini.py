@@ -81,9 +81,9 @@ def _pretrain(config: ConfigDict, stage: str) -> None:
 def _fine_tune(config: ConfigDict, method: str, split: str) -> None:
     """One zoom step a sample on the small targets, as in the paper."""
     config.peft = method
-    # Three to four photo pixels in one of the canvas: the first look tells kinds and colours of most things.
-    config.data.update(kind="tfds", dataset="sorec_mini", split=split, canvas_hw=(288, 384), max_tokens=48)
-    config.data.scale_range = (0.9, 1.0)
+    # Four photo pixels in one of the canvas: the first look tells kinds and colours of most things.
+    config.data.update(kind="tfds", dataset="sorec_mini", split=split, canvas_hw=(384, 512), max_tokens=48)
+    config.data.scale_range = (0.8, 1.0)
     config.loss.aim_px = 8.0  # a cell of the finest level
     if not config.model.history:
         config.search.max_steps, config.data.stop_fraction = 1, 0.0  # straight from the photo to the target
