@@ -5,7 +5,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from piza_jax.evaluation.report_cases import Section
     from piza_jax.evaluation.report_page import Curve
     from piza_jax.evaluation.scoring import Score
+    from piza_jax.results import Grounding
 
 
 def _train(options: argparse.Namespace, rest: list[str]) -> None:
@@ -46,9 +47,8 @@ def _ground(options: argparse.Namespace, rest: list[str]) -> None:
     if options.save:
         (draw_steps.check_gif if moving else draw.check_path)(options.save)  # before the work, not after it
     options.checkpoint = shipped.or_mini(options.checkpoint)
-    grounder = _grounder(options, options.method)
-    photo = grounder.read(options.photo)
-    found = grounder.ground(photo, options.expression)
+    photo, look = _looker(options)
+    found = look(photo, options.expression)
     if moving:
         draw_steps.save_gif(photo, found, options.save)
     elif options.save:
@@ -67,6 +67,23 @@ def _ground(options: argparse.Namespace, rest: list[str]) -> None:
         print(f"no target: the path score {found.path_score:.3f} is below the threshold; the best guess is")
     looked = f"  of {found.passes} views" if found.passes > len(found.steps) else ""
     print(f"box (x0 y0 x1 y1 px): {_pixels(found.box)}  score {found.score:.3f}{looked}")
+
+
+def _looker(options: argparse.Namespace) -> "tuple[Any, Callable[[Any, str], Grounding]]":
+    """The photo, and what finds things in it: a zoom that an earlier start has kept, or the model of the options."""
+    from piza_jax import kept_zoom
+    from piza_jax.data.photos import read_photo
+
+    photo = read_photo(options.photo, options.orientation)
+    size = photo.shape[0], photo.shape[1]
+    names = ("checkpoint", "base", "tokenizer", "zoom", "orientation", "training_free", *_ZOOM_OPTIONS)
+    whole = not (options.method or options.single_pass)  # a zoom
+    place = kept_zoom.place_of({name: getattr(options, name) for name in names}, size) if whole else None
+    if place and (kept := kept_zoom.open_kept(place)):
+        return photo, kept
+    grounder = _grounder(options, options.method)
+    new = kept_zoom.keep(grounder, place, size, lambda text: print(text, file=sys.stderr)) if place else None
+    return photo, new or grounder.ground
 
 
 def _detect(options: argparse.Namespace, rest: list[str]) -> None:

@@ -41,6 +41,12 @@ def enable() -> Path | None:
     return folder
 
 
+def folder() -> Path | None:
+    """Where this process keeps what it compiles; None: nowhere, or in no folder of this machine."""
+    place = getattr(jax.config, "jax_compilation_cache_dir", None)
+    return Path(place) if place and Path(place).is_dir() else None
+
+
 def user_folder() -> Path:
     """The folder of this user and this kind of processor: a home may be shared by machines of several kinds."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
