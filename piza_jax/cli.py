@@ -74,6 +74,8 @@ def _looker(options: argparse.Namespace) -> "tuple[Any, Callable[[Any, str], Gro
     from piza_jax import kept_zoom
     from piza_jax.data.photos import read_photo
 
+    if options.zoom:
+        cli_tune.options_of(options.zoom)  # what is wrong with it is told before the photo is read
     photo = read_photo(options.photo, options.orientation)
     size = photo.shape[0], photo.shape[1]
     names = ("checkpoint", "base", "tokenizer", "zoom", "orientation", "training_free", *_ZOOM_OPTIONS)
