@@ -74,16 +74,18 @@ def _looker(options: argparse.Namespace) -> "tuple[Any, Callable[[Any, str], Gro
     from piza_jax import kept_zoom
     from piza_jax.data.photos import read_photo
 
+    if options.method or options.single_pass:  # no zoom that could be kept
+        grounder = _grounder(options, options.method)
+        return grounder.read(options.photo), grounder.ground
     if options.zoom:
         cli_tune.options_of(options.zoom)  # what is wrong with it is told before the photo is read
     photo = read_photo(options.photo, options.orientation)
     size = photo.shape[0], photo.shape[1]
     names = ("checkpoint", "base", "tokenizer", "zoom", "orientation", "training_free", *_ZOOM_OPTIONS)
-    whole = not (options.method or options.single_pass)  # a zoom
-    place = kept_zoom.place_of({name: getattr(options, name) for name in names}, size) if whole else None
+    place = kept_zoom.place_of({name: getattr(options, name) for name in names}, size)
     if place and (kept := kept_zoom.open_kept(place)):
         return photo, kept
-    grounder = _grounder(options, options.method)
+    grounder = _grounder(options, None)
     new = kept_zoom.keep(grounder, place, size, lambda text: print(text, file=sys.stderr)) if place else None
     return photo, new or grounder.ground
 
