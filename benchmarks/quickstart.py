@@ -18,7 +18,7 @@ from piza_jax import shipped
 
 SCENES = {"train_s": 100, "test_a": 20}
 STEPS, RECORDS, STRIPS = 150, 40, 4
-# Views of a quarter of the size that piza-mini learnt with: two cores have minutes, and a target is five pixels wide.
+# Views of a quarter of the pixels that piza-mini learnt with: two cores have minutes, and a target is five pixels wide.
 VIEWS = ("data.canvas_hw=(192,256)", "data.scale_range=(0.9,1.0)")
 CHANGES = (
     "train.batch_size=8",

@@ -31,7 +31,7 @@ class Dataset:
     photos: Any
     command: str
 
-    def builders(self, data_dir: str) -> tuple[tfds.core.DatasetBuilder, tfds.core.GeneratorBasedBuilder]:
+    def builders(self, data_dir: str) -> tuple[tfds.core.DatasetBuilder, tfds.core.DatasetBuilder]:
         """Builders of the expressions and of the photos in data_dir, built or not."""
         one, other = (self.kind(config=config, data_dir=data_dir) for config in (self.expressions, self.photos))
         return one, other
