@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-PHOTOS_A_SHARD = 100  # TFDS holds those of one file in memory; SOREC's are some 3 MB each
+PHOTOS_A_SHARD = 100  # TFDS holds those of one file in memory
 Examples = Iterator[tuple[int, dict[str, Any]]]
 Shards = Sequence[Callable[[], Examples]]
 
