@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from piza_jax import compile_cache
-from piza_jax.convert.load import resolve
 from piza_jax.data.pairs import canvas_side
 from piza_jax.errors import PizaError
 from piza_jax.exported.zoom import ExportedZoom, load_exported
+from piza_jax.shipped import resolve
 
 if TYPE_CHECKING:
     from piza_jax.piza.grounding import Grounder

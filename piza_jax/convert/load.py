@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from piza_jax import shipped
 from piza_jax.convert import hugging_face, idea, mmdet
 from piza_jax.convert.check import fill, written
 from piza_jax.convert.lazy import shapes_of
@@ -22,6 +21,7 @@ from piza_jax.models.config import DetectorConfig
 from piza_jax.piza.abstract import abstract_detector
 from piza_jax.piza.detector import PizaConfig, PizaDetector
 from piza_jax.piza.plain import plain_config
+from piza_jax.shipped import base_of, folder_of, resolve
 
 EXPORT = "piza.json"  # what an export of our own is recognised by
 MAX_TOKENS = 256  # of releases that carry no configuration
@@ -78,8 +78,8 @@ def load_source(
             its base or on another one.
     """
     place = resolve(path)
-    if base is None and place == shipped.folder_of(path):
-        base = shipped.base_of(path)
+    if base is None and place == folder_of(path):
+        base = base_of(path)
     if place.is_dir():
         if (place / EXPORT).is_file():
             from piza_jax.convert.export import read_export
@@ -87,30 +87,6 @@ def load_source(
             return read_export(place, base, tokenizer)
         return _from_hugging_face(place, tokenizer)
     return _from_file(place, base, tokenizer)
-
-
-def resolve(path: str | os.PathLike[str]) -> Path:
-    """A path as it is, the folder of shipped weights, or the local copy of a hub name such as owner/model."""
-    place, name = Path(path), os.fspath(path)
-    if place.exists():
-        return place
-    if ours := shipped.folder_of(name):
-        return ours
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or place.parent.is_dir():
-        raise PizaError(
-            f"there is nothing at {name}; give a file, a folder, a hub name such as owner/model, or {shipped.MINI}"
-        )
-    from huggingface_hub import snapshot_download
-
-    wanted = ["*.json", "*.safetensors", "vocab.txt"]
-    try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except Exception as error:  # the hub's many errors: no such model, no network, no rights
-        first = str(error).strip().splitlines()[:1]
-        raise PizaError(
-            f"there is no folder {name}, and the hub gave no model of that name ({type(error).__name__}: "
-            f"{''.join(first)[:200]}); give a local path, or fetch the model on a machine with network"
-        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from piza_jax.peft import select
 from piza_jax.piza.abstract import abstract_detector
 from piza_jax.piza.detector import PizaConfig, PizaDetector, config_from_dict
 from piza_jax.piza.plain import plain_config
+from piza_jax.shipped import resolve
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def look(path: str | os.PathLike[str], tokenizer: str | os.PathLike[str] | None 
     Raises:
         PizaError: as load.load_source, but for what only the values of tensors would show.
     """
-    place = load.resolve(path)
+    place = resolve(path)
     if place.is_dir() and (place / load.EXPORT).is_file():
         return _export(place, tokenizer)
     return _hugging_face(place, tokenizer) if place.is_dir() else _file(place, tokenizer)

@@ -13,7 +13,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from piza_jax.convert.export import check_same_detector
-from piza_jax.convert.load import load_source, resolve
+from piza_jax.convert.load import load_source
 from piza_jax.data.blind import BlindSource
 from piza_jax.data.captions import CaptionConfig
 from piza_jax.data.mini_source import MiniPictures, MiniSource
@@ -33,6 +33,7 @@ from piza_jax.peft import select
 from piza_jax.piza.detector import PizaConfig, PizaDetector, config_from_dict
 from piza_jax.piza.grounding import Grounder
 from piza_jax.piza.zoom import zoom_config_of
+from piza_jax.shipped import resolve
 from piza_jax.training import checkpoint, sharding
 from piza_jax.training.loop import FitResult, fit
 from piza_jax.training.losses import LossConfig
