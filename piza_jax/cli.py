@@ -369,7 +369,7 @@ def _add_zoom(command: argparse.ArgumentParser) -> None:
     command.add_argument("--max_steps", type=int, help="most zoom steps (default: as trained)")
     command.add_argument("--stop_threshold", type=float, help="stop probability that ends a zoom (default: as trained)")
     command.add_argument("--beam", type=int, help="paths to follow at once (default 1: the best box only)")
-    command.add_argument("--path_score", help="what paths are compared by: last (default), mean_log, product or learnt")
+    command.add_argument("--path_score", help="what paths are compared by: mean_log (default), product, last or learnt")
     command.add_argument("--nms_iou", type=float, help="overlap above which two boxes are one place (default 0.5)")
     command.add_argument("--backtrack", type=float, help="turn back where the score falls below this part of the last")
     command.add_argument("--no_target_threshold", type=float, help="least path score of a target (default 0)")

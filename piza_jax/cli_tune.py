@@ -83,9 +83,10 @@ def _tune(options: argparse.Namespace, rest: list[str], sources: Sources) -> Non
             print(tune.table([trial]).splitlines()[-1], flush=True)
 
     given = {word: getattr(options, word) for word in ("beams", "stops", "backtracks") if getattr(options, word)}
-    trials = tune.try_all(open_grounder, tune.candidates(**given), source, options.num_records, report)
+    trials = tune.search(open_grounder, source, options.num_records, report=report, **given)
     chosen = tune.choose(trials, options.seed)
-    threshold = tune.choose_threshold(*tune.scores(open_grounder(chosen.zoom), source, options.num_records))
+    absent = tune.absent_scores(open_grounder(chosen.zoom), source, options.num_records)
+    threshold = tune.choose_threshold(chosen.scores, absent)
     zoom = {**fixed, **chosen.zoom, "no_target_threshold": threshold.value}
     found = {
         "split": name,

@@ -51,7 +51,7 @@ class Grounding:
         box: xyxy photo pixels, the last step's box.
         score: the last step's score, 0..1.
         steps: the zoom, from the whole photo on; of slices, the one that showed the box.
-        path_score: 0..1, by the rule of the zoom, such as the last score; what no_target is judged by.
+        path_score: 0..1, by the rule of the zoom, such as the mean score; what no_target is judged by.
         no_target: whether the photo seems to hold no such thing; the box is the best guess all the same.
         alternatives: the ends of the other paths of a beam, best first.
         passes: views of the photo that the detector saw, those of all paths of a beam; by default one a step.

@@ -22,9 +22,9 @@ from tests.fake_detector import COLOURS, DecoyDetector, PatchDetector, draw_patc
 
 SIZES = [(600, 400), (500, 500), (320, 480), (640, 360), (400, 300), (512, 450), (450, 512), (700, 500)]
 CONFIG = ZoomConfig(canvas_hw=(96, 96), min_crop_px=16.0, crop_method="dense")
-GREEDY = {"no_target_threshold": 0.5}
-WIDE = {"no_target_threshold": 0.5, "beam": 2}
-TURNING = {"backtrack": 0.5, "path_score": "mean_log"}
+GREEDY = {"no_target_threshold": 0.5, "path_score": "last"}
+WIDE = {**GREEDY, "beam": 2}
+TURNING = {"backtrack": 0.5}
 BOTH = {"beam": 2, **TURNING}
 
 
@@ -256,7 +256,7 @@ def test_the_first_of_the_distinct_boxes_is_the_best_box():
     ids=["at the place of a better box", "elsewhere"],
 )
 def test_an_ended_path_keeps_its_place_unless_a_better_box_lies_there(ended_at, expected):
-    config = ZoomConfig(mode="training_free", beam=2)
+    config = ZoomConfig(mode="training_free", beam=2, path_score="last")
     paths = start_paths(DecoyDetector((1, 2, 3)), jnp.array([[0.0, 0.0, 400.0, 300.0]]), config)
     boxes = jnp.array([[ended_at, ended_at], [(50.0, 50.0, 90.0, 90.0), (120.0, 50.0, 160.0, 90.0)]])[None]
     source = paths.before._replace(boxes=boxes, scores=jnp.array([[[0.99, 0.98], [0.9, 0.3]]]))

@@ -141,7 +141,7 @@ def test_there_may_be_nothing_to_learn():
 
 
 def trial(paths, beam, accuracy, passes):
-    return tune.Trial({"beam": beam, "path_score": "last"}, len(paths.photos), accuracy, passes, paths)
+    return tune.Trial({"beam": beam, "path_score": "last"}, len(paths.photos), accuracy, passes, paths=paths)
 
 
 def test_the_half_that_did_not_teach_judges():
@@ -152,6 +152,9 @@ def test_the_half_that_did_not_teach_judges():
     assert choice.simple == pytest.approx(0.1)  # of the ten IoUs 0.52 reaches one
     assert choice.zoom["path_score"] == "learnt"
     assert choice.zoom["beam"] == 4
+    np.testing.assert_allclose(
+        choice.scores, [1 / (1 + np.exp(-learn.log_odds(choice.lesson.score, row).max())) for row in paths.features]
+    )
     assert choice.to_dict()["accuracy"] == choice.lesson.accuracy > choice.simple
     ZoomConfig(**json.loads(json.dumps(choice.zoom)))
     # Nothing is better than what is right already, however good the lesson.
@@ -187,7 +190,7 @@ def test_a_file_of_other_features_is_refused(tmp_path, capsys):
         assert str(path) in printed
     with pytest.raises(PizaError, match="'learnt' needs coefficients: give --zoom=FILE"):
         ZoomConfig(path_score="learnt")
-    with pytest.raises(PizaError, match="zoom.learnt is .*it must be of a rule among last"):
+    with pytest.raises(PizaError, match="zoom.learnt is .*it must be of a rule among mean_log"):
         ZoomConfig(learnt=score_of(rule="best"))
     assert ZoomConfig(path_score="learnt", learnt=good).learnt == score_of()
 
@@ -243,7 +246,7 @@ def test_a_beam_learns_what_its_scores_do_not_tell(tmp_path):
     def open_grounder(settings):
         return piza_jax.load(loaded(LoudDecoy, margin=1.0, **fields), batch_size=16, **settings)
 
-    trials = tune.try_all(open_grounder, [{"beam": 2, "path_score": "last"}], records)
+    trials = [tune.attempt(open_grounder, {"beam": 2, "path_score": "last"}, records)]
     assert trials[0].accuracy == 0
     choice = tune.choose(trials)
     assert choice.learnt

@@ -11,8 +11,9 @@ import piza_jax
 from piza_jax import PizaError
 from piza_jax.cli import main
 from piza_jax.data.records import RecordSource, read_annotations
-from piza_jax.evaluation import tune
+from piza_jax.evaluation import metrics, tune
 from piza_jax.evaluation.evaluate import predictions
+from piza_jax.evaluation.geometry import overlaps
 from tests.fake_detector import loaded, write_records
 
 SIZES = [(500, 400)] * 5
@@ -46,14 +47,40 @@ def test_a_threshold_lies_in_the_middle_of_what_it_separates():
     assert chosen == tune.Threshold(pytest.approx(0.55), 1.0, 1.0, 1.0)
 
 
-def test_one_path_is_tried_with_one_rule_only():
-    tried = list(tune.candidates((1, 2), (0.9,), (0.0,)))
-    assert [(one["beam"], one["path_score"]) for one in tried] == [
-        (1, "last"),
-        (2, "last"),
-        (2, "mean_log"),
-        (2, "product"),
-    ]
+def test_stopping_is_chosen_with_few_paths_and_then_comparing():
+    first = tune.ways_of_stopping((2, 1), (0.5, 0.9), (0.0, 0.5))
+    assert {(way["beam"], way["path_score"]) for way in first} == {(1, "mean_log")}
+    assert [(way["stop_threshold"], way["backtrack"]) for way in first] == [(0.5, 0), (0.5, 0.5), (0.9, 0), (0.9, 0.5)]
+    second = tune.ways_of_comparing(first[2], (2, 1))
+    assert [way["path_score"] for way in second] == ["mean_log", "product", "last"]
+    assert {(way["beam"], way["stop_threshold"], way["backtrack"]) for way in second} == {(2, 0.9, 0.0)}
+    # What was tried with the fewest paths already is not tried again.
+    few = tune.ways_of_stopping((3,), (0.5,), (0.0,))
+    assert [way["path_score"] for way in tune.ways_of_comparing(few[0], (3,))] == ["product", "last"]
+
+
+def test_the_search_goes_on_from_the_best_way_to_stop(files):
+    seen = []
+    trials = tune.search(open_grounder, files[1], 4, (1, 2), (0.5, 0.95), (0.0,), seen.append)
+    assert seen == trials
+    top = tune.best(trials[:2])
+    assert [trial.zoom for trial in trials[2:]] == tune.ways_of_comparing(top.zoom, (1, 2))
+    for trial in trials:
+        found = list(predictions(open_grounder(trial.zoom), files[1], 4))
+        assert trial.count == len(found) == 4
+        np.testing.assert_allclose(trial.scores, [one.grounding.path_score for one in found])
+        # The best end of all paths, found without the arrays that the search keeps.
+        ends = [[one.iou, *alternatives(one)] for one in found]
+        ceiling = np.mean([np.float32(max(values)) >= metrics.THRESHOLDS for values in ends])
+        assert trial.ceiling == pytest.approx(ceiling)
+        assert trial.ceiling >= trial.accuracy - 1e-6
+        if trial.zoom["beam"] == 1:
+            assert trial.ceiling == pytest.approx(trial.accuracy)
+
+
+def alternatives(prediction):
+    target = np.array(prediction.target)
+    return [float(overlaps(np.array(end.box), target)) for end in prediction.grounding.alternatives]
 
 
 def test_the_most_accurate_way_is_chosen_and_then_the_cheapest():
@@ -68,16 +95,14 @@ def test_the_most_accurate_way_is_chosen_and_then_the_cheapest():
 def test_absent_targets_are_sentences_of_other_photos(files):
     records = [dict(files[1][index]) for index in range(len(files[1]))]
     grounder = open_grounder({})
-    present, absent = tune.scores(grounder, records)
-    expected = [one.grounding.path_score for one in predictions(grounder, records)]
-    np.testing.assert_allclose(present, expected)
+    absent = tune.absent_scores(grounder, records)
     moved = [
         {**record, "expression": records[(index + len(records) // 2) % len(records)]["expression"]}
         for index, record in enumerate(records)
     ]
     np.testing.assert_allclose(absent, [one.grounding.path_score for one in predictions(grounder, moved)])
     with pytest.raises(PizaError, match="at least two photos"):
-        tune.scores(grounder, records[:1])
+        tune.absent_scores(grounder, records[:1])
 
 
 def test_the_command_chooses_and_its_file_is_taken(files, tmp_path, monkeypatch, capsys):

@@ -43,6 +43,12 @@ class Prediction:
         return head | self.grounding.to_dict()
 
 
+def spread(total: int, num_records: int = 0) -> list[int]:
+    """Places of num_records records, evenly spread over total ones; 0: all of them."""
+    count = min(num_records, total) if num_records else total
+    return [index * total // count for index in range(count)]
+
+
 def predictions(
     grounder: Grounder, records: Records, num_records: int = 0, ground: Ground | None = None
 ) -> Iterator[Prediction]:
@@ -59,9 +65,8 @@ def predictions(
     """
     if not len(records):
         raise PizaError("there is nothing to evaluate: the source holds no record")
-    count = min(num_records, len(records)) if num_records else len(records)
-    chosen = [index * len(records) // count for index in range(count)]
-    for start in range(0, count, grounder.batch_size):
+    chosen = spread(len(records), num_records)
+    for start in range(0, len(chosen), grounder.batch_size):
         indices = chosen[start : start + grounder.batch_size]
         batch = [records[index] for index in indices]
         photos: list[np.ndarray] = []

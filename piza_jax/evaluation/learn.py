@@ -146,6 +146,12 @@ def log_odds(score: LearntScore, features: np.ndarray) -> np.ndarray:
     return (features - np.array(score.mean)) / np.array(score.scale) @ np.array(score.weights) + score.bias
 
 
+def path_scores(score: LearntScore, paths: Paths) -> np.ndarray:
+    """Learnt path scores 0..1 of the best path of each record, float64 [R]."""
+    odds = np.where(paths.valid, log_odds(score, paths.features), -np.inf)
+    return 0.5 * (1.0 + np.tanh(0.5 * odds.max(axis=1)))
+
+
 def accuracy(paths: Paths, best: np.ndarray, rows: np.ndarray) -> float:
     """mAcc, 0..1, of the paths int [R] that are taken for the answers, over the records bool [R]."""
     found = np.take_along_axis(paths.overlaps, best[:, None], axis=1)[rows]

@@ -1,12 +1,13 @@
 """What of a zoom is chosen by its results on a validation split: how paths are compared, and when nothing was found."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from piza_jax.errors import PizaError
 from piza_jax.evaluation import evaluate, learn, metrics
@@ -28,18 +29,22 @@ class Trial:
         count: records.
         accuracy: mAcc, 0..1.
         passes: views of the detector a record.
+        ceiling: what mAcc would be if the best end of all paths were always taken; that of one path is its own.
         paths: where all paths ended.
+        scores: path scores of the answers, float [count].
     """
 
     zoom: dict[str, Any]
     count: int
     accuracy: float
     passes: float
+    ceiling: float | None = None
     paths: learn.Paths | None = dataclasses.field(default=None, repr=False, compare=False)
+    scores: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the paths, ready for JSON."""
-        return {name: getattr(self, name) for name in ("zoom", "count", "accuracy", "passes")}
+        """All but the arrays, ready for JSON."""
+        return {name: getattr(self, name) for name in ("zoom", "count", "accuracy", "passes", "ceiling")}
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Choice:
         lesson: what was learnt, even if it was not chosen; None: nothing.
         simple: mAcc, 0..1, of the best trial on the records that judged the lesson.
         candidate: fields of ZoomConfig with the learnt path score.
+        scores: path scores of the answers, float [count].
     """
 
     zoom: dict[str, Any]
@@ -61,6 +67,7 @@ class Choice:
     lesson: learn.Lesson | None = None
     simple: float | None = None
     candidate: dict[str, Any] | None = None
+    scores: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any] | None:
         """What is known of the learnt path score, ready for JSON; None if nothing was learnt."""
@@ -87,32 +94,73 @@ class Threshold:
     ranked: float
 
 
-def candidates(
+def ways_of_stopping(
     beams: Iterable[int] = BEAMS, stops: Iterable[float] = STOPS, backtracks: Iterable[float] = BACKTRACKS
-) -> Iterator[dict[str, Any]]:
-    """Fields of ZoomConfig of every way to try; one path has no others to be compared with."""
-    for beam, stop, backtrack in product(beams, stops, backtracks):
-        for rule in PATH_SCORES if beam > 1 else PATH_SCORES[:1]:
-            yield {"beam": beam, "path_score": rule, "stop_threshold": stop, "backtrack": backtrack}
+) -> list[dict[str, Any]]:
+    """Fields of ZoomConfig: each stop threshold with each way to turn back, with the fewest paths."""
+    few = {"beam": min(beams), "path_score": PATH_SCORES[0]}
+    return [{**few, "stop_threshold": stop, "backtrack": back} for stop, back in product(stops, backtracks)]
 
 
-def try_all(
+def ways_of_comparing(found: Mapping[str, Any], beams: Iterable[int] = BEAMS) -> list[dict[str, Any]]:
+    """Fields of ZoomConfig: each number of paths with each path score, as found in all else, and without that itself.
+
+    One path has no other to be compared with, so it is not among them.
+    """
+    ways = [{**found, "beam": beam, "path_score": rule} for beam in beams if beam > 1 for rule in PATH_SCORES]
+    return [way for way in ways if way != found]
+
+
+def search(
     open_grounder: Open,
-    zooms: Iterable[Mapping[str, Any]],
     records: Records,
     num_records: int = 0,
+    beams: Sequence[int] = BEAMS,
+    stops: Sequence[float] = STOPS,
+    backtracks: Sequence[float] = BACKTRACKS,
     report: Callable[[Trial], None] = lambda trial: None,
 ) -> list[Trial]:
-    """Ground the records in each way; arguments and errors as ``curve.sweep``."""
-    trials = []
-    for zoom in zooms:
-        recorder = learn.Recorder(open_grounder(zoom))
-        found = list(evaluate.predictions(recorder.grounder, records, num_records, recorder.ground))
-        paths = recorder.paths([one.name for one in found], np.array([one.target for one in found]))
-        values = metrics.summarise({"": evaluate.measure(found)})[""][metrics.ALL] or {}
-        trials.append(Trial(dict(zoom), len(found), float(values["mAcc"]), float(values["mean_steps"]), paths))
-        report(trials[-1])
+    """Ground the records in many ways: first when to stop and turn back, with the fewest paths, then more paths.
+
+    That is a sum of trials and not a product of them: what is best for one path is taken to be best for several.
+
+    Args:
+        open_grounder: makes a grounder of fields of ZoomConfig.
+        records: with one target each.
+        num_records: this many, evenly spread; 0: all.
+        beams: numbers of paths.
+        stops: stop thresholds.
+        backtracks: see ZoomConfig.
+        report: called with each trial when it is there.
+
+    Raises:
+        PizaError: an empty source, a record that cannot be read, a senseless way to zoom, or none.
+    """
+    trials: list[Trial] = []
+
+    def extend(zooms: Iterable[Mapping[str, Any]]) -> None:
+        for zoom in zooms:
+            trials.append(attempt(open_grounder, zoom, records, num_records))
+            report(trials[-1])
+
+    extend(ways_of_stopping(beams, stops, backtracks))
+    extend(ways_of_comparing(best(trials).zoom, beams))
     return trials
+
+
+def attempt(open_grounder: Open, zoom: Mapping[str, Any], records: Records, num_records: int = 0) -> Trial:
+    """Ground the records in one way; arguments and errors as ``search``."""
+    recorder = learn.Recorder(open_grounder(zoom))
+    count = len(evaluate.spread(len(records), num_records))
+    words = ", ".join(f"{name} {value}" for name, value in zoom.items() if name != "learnt")
+    looked = evaluate.predictions(recorder.grounder, records, num_records, recorder.ground)
+    found = list(tqdm(looked, desc=words, total=count, leave=False, disable=None))
+    paths = recorder.paths([one.name for one in found], np.array([one.target for one in found]))
+    values = metrics.summarise({"": evaluate.measure(found)})[""][metrics.ALL] or {}
+    nearest = np.where(paths.valid, paths.overlaps, -1.0).argmax(axis=1)
+    ceiling = learn.accuracy(paths, nearest, np.ones(len(found), bool))
+    accuracy, passes = float(values["mAcc"]), float(values["mean_steps"])
+    return Trial(dict(zoom), len(found), accuracy, passes, ceiling, paths, _path_scores(found))
 
 
 def best(trials: Sequence[Trial]) -> Trial:
@@ -142,17 +190,19 @@ def choose(trials: Sequence[Trial], seed: int = 0) -> Choice:
         if lesson is not None:
             lessons.append((trial, lesson))
     if not lessons or simple.paths is None:
-        return Choice(simple.zoom, simple.count)
+        return Choice(simple.zoom, simple.count, scores=simple.scores)
     trial, lesson = max(lessons, key=lambda pair: (pair[1].taught, -pair[0].passes))
     judges = ~learn.halves(simple.paths.photos, seed)
     judged = learn.accuracy(simple.paths, np.zeros(len(judges), int), judges)
     candidate = {**trial.zoom, "path_score": LEARNT, "learnt": dataclasses.asdict(lesson.score)}
-    better = lesson.accuracy > judged
-    return Choice(candidate if better else simple.zoom, simple.count, better, lesson, judged, candidate)
+    if lesson.accuracy <= judged or trial.paths is None:
+        return Choice(simple.zoom, simple.count, False, lesson, judged, candidate, simple.scores)
+    found = learn.path_scores(lesson.score, trial.paths)
+    return Choice(candidate, simple.count, True, lesson, judged, candidate, found)
 
 
-def scores(grounder: Grounder, records: Records, num_records: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Path scores of sentences about their own photo, and of other photos' sentences about it, float [N] each.
+def absent_scores(grounder: Grounder, records: Records, num_records: int = 0) -> np.ndarray:
+    """Path scores of sentences about other photos than that which is looked at, float [N].
 
     A sentence of another photo may be true by chance; what is chosen by it is the more careful for that.
 
@@ -164,9 +214,10 @@ def scores(grounder: Grounder, records: Records, num_records: int = 0) -> tuple[
     Raises:
         PizaError: records of a single photo.
     """
-    present = list(evaluate.predictions(grounder, records, num_records))
-    elsewhere = _Elsewhere(records, [one.index for one in present], [one.name for one in present])
-    return _path_scores(present), _path_scores(evaluate.predictions(grounder, elsewhere))
+    indices = evaluate.spread(len(records), num_records)
+    elsewhere = _Elsewhere(records, indices, [str(records[index]["name"]) for index in indices])
+    looked = evaluate.predictions(grounder, elsewhere)
+    return _path_scores(tqdm(looked, desc="no target", total=len(indices), leave=False, disable=None))
 
 
 def choose_threshold(present: np.ndarray, absent: np.ndarray) -> Threshold:
@@ -190,11 +241,12 @@ def choose_threshold(present: np.ndarray, absent: np.ndarray) -> Threshold:
 
 def table(trials: Sequence[Trial]) -> str:
     """Markdown, a row for each trial, the best first."""
-    rows = [["beam", "paths compared by", "stop from", "back below", "mAcc %", "passes"]]
+    rows = [["beam", "paths compared by", "stop from", "back below", "mAcc %", "best of its paths", "passes"]]
     rows.append(["---"] * len(rows[0]))
     for trial in sorted(trials, key=lambda trial: (-trial.accuracy, trial.passes)):
         zoom = [f"{trial.zoom[name]}" for name in ("beam", "path_score", "stop_threshold", "backtrack")]
-        rows.append([*zoom, f"{100 * trial.accuracy:.1f}", f"{trial.passes:.2f}"])
+        ceiling = "-" if trial.ceiling is None else f"{100 * trial.ceiling:.1f}"
+        rows.append([*zoom, f"{100 * trial.accuracy:.1f}", ceiling, f"{trial.passes:.2f}"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -11,7 +11,7 @@ from piza_jax.piza.boxes import LEAST_BOX_PX
 from piza_jax.piza.learnt import LearntScore, as_learnt
 
 MODES = ("piza", "training_free")
-PATH_SCORES = ("last", "mean_log", "product")
+PATH_SCORES = ("mean_log", "product", "last")
 LEARNT = "learnt"
 
 
@@ -30,9 +30,9 @@ class ZoomConfig:
         tight: training-free: stop when the root of box area over crop area reaches this.
         crop_method: see ``ops.crop.crop_resize``.
         beam: how many paths are followed at once, K; 1 follows the best box only. See ``piza.beam``.
-        path_score: by what paths are compared, from the scores of their boxes: "last", the last one; "mean_log", their
-            geometric mean; "product", their product, which favours short paths. "learnt" compares the ends of paths by
-            ``learnt``, and those on their way by its rule.
+        path_score: by what paths are compared, from the scores of their boxes: "mean_log", their geometric mean;
+            "product", their product, which favours short paths; "last", the last one, which forgets that the crop
+            may be a wrong one. "learnt" compares the ends of paths by ``learnt``, and those on their way by its rule.
         nms_iou: two boxes that overlap more than this are one place, of which only the better one is followed.
         no_target_threshold: a best path with a lower path score than this (0..1) has found no target; 0: never.
         backtrack: a view whose best score is below this part (0..1) of the score of the box that led to it has found
@@ -50,7 +50,7 @@ class ZoomConfig:
     tight: float = 0.25
     crop_method: str = "auto"
     beam: int = 1
-    path_score: str = "last"
+    path_score: str = "mean_log"
     nms_iou: float = 0.5
     no_target_threshold: float = 0.0
     backtrack: float = 0.0
