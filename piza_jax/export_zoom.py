@@ -29,6 +29,7 @@ def export_zoom(
     *,
     platforms: Sequence[str] = DEFAULT_PLATFORMS,
     photo_hw: Sequence[tuple[int, int]] = (),
+    single: bool = False,
     report: Callable[[str], None] = lambda _: None,
 ) -> files.About:
     """Write a grounder's zoom to a new folder, whole or not at all.
@@ -39,6 +40,7 @@ def export_zoom(
         platforms: what to lower for, of "cpu", "cuda", "rocm" and "tpu"; none of them need be here.
         photo_hw: largest photos, height and width; a canvas for each. None gives square ones of every side of
             data.pairs.PHOTO_SIDES, so that photos of any size can be used that a Grounder takes.
+        single: for one photo in each run only, which is traced and lowered sooner than for any number.
         report: is told the name of each program before it is made.
 
     Returns:
@@ -54,7 +56,7 @@ def export_zoom(
     largest = photo_hw or [(side, side) for side in PHOTO_SIDES]
     canvases = list(dict.fromkeys((canvas_side(height), canvas_side(width)) for height, width in largest))
     text, zoom, weights = _functions(grounder)
-    batch, length = export.symbolic_shape(files.BATCH)[0], grounder.max_tokens
+    batch, length = 1 if single else export.symbolic_shape(files.BATCH)[0], grounder.max_tokens
     tokens = {"input_ids": _like((batch, length), np.int32), "token_mask": _like((batch, length), np.bool_)}
     with new_folder(folder) as place:
 
@@ -81,7 +83,7 @@ def export_zoom(
                 "calling_convention": export.maximum_supported_calling_convention_version,
             },
             platforms=platforms,
-            batch_size=grounder.batch_size,
+            batch_size=1 if single else grounder.batch_size,
             max_tokens=length,
             orientation=grounder.orientation,
             zero_shot=grounder.zero_shot,

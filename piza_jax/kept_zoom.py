@@ -17,6 +17,7 @@ import jax
 from piza_jax import compile_cache
 from piza_jax.data.pairs import canvas_side
 from piza_jax.errors import PizaError
+from piza_jax.exported.files import WEIGHTS
 from piza_jax.exported.zoom import ExportedZoom, load_exported
 from piza_jax.shipped import resolve
 
@@ -27,6 +28,14 @@ PACKAGE = Path(__file__).parent
 FOLDER = "zooms"  # in that of the compiled programs
 MOST = 8  # zooms that are kept
 LARGEST = 2**28  # bytes of weights: reading larger ones twice costs more than tracing saves
+# Of a CPU's program for one search with a small model most of the time is the compiler's, so it does the least; larger
+# models (bytes of weights) search for longer than they compile.
+SMALL = 2**25
+HASTY = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 4,
+}
 
 
 def place_of(options: Mapping[str, Any], photo_hw: tuple[int, int]) -> Path | None:
@@ -69,7 +78,7 @@ def open_kept(place: Path) -> ExportedZoom | None:
     if not place.is_dir():
         return None
     try:
-        zoom = load_exported(place, batch_size=1)
+        zoom = _load(place)
         os.utime(place)  # which ones were used last
         return zoom
     except (PizaError, OSError):
@@ -95,14 +104,19 @@ def keep(
 
     platform = jax.export.default_export_platform()
     try:
-        export_zoom(grounder, place, platforms=(platform,), photo_hw=[photo_hw])
+        export_zoom(grounder, place, platforms=(platform,), photo_hw=[photo_hw], single=True)
         kept = sorted(place.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
         for old in kept[MOST:]:
             shutil.rmtree(old, ignore_errors=True)
-        return load_exported(place, batch_size=1)
+        return _load(place)
     except Exception as error:  # jax.export has many; what cannot be kept can be used all the same
         tell(f"this zoom is not kept for the next start: {error}")
         return None
+
+
+def _load(place: Path) -> ExportedZoom:
+    hasty = jax.default_backend() == "cpu" and (place / WEIGHTS).stat().st_size <= SMALL
+    return load_exported(place, compiler_options=HASTY if hasty else None)
 
 
 def _stamps(path: Path, pattern: str = "*") -> list[tuple[str, int, int]]:

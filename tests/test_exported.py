@@ -148,6 +148,18 @@ def test_paths_canvases_and_batches_are_those_of_the_grounder(zoom, grounder):
     assert used == {("zoom_512x512.jax_export.gz", 2), ("zoom_512x1024.jax_export.gz", 2)}
 
 
+def test_an_export_for_single_photos_gives_the_same_and_takes_one_at_a_time(grounder, zoom, tmp_path):
+    single = tmp_path / "single"
+    about = export_zoom(grounder, single, platforms=("cpu",), photo_hw=[(400, 500)], single=True)
+    assert (about.batch_size, about.text.inputs["input_ids"]["shape"][0]) == (1, 1)
+    photo = fake_detector.draw_patches(1, 300, 200)[0]
+    texts = ["green patch here", "blue patch"]
+    one = piza_jax.load_exported(single)
+    assert_same(one(photo, texts), zoom(photo, texts), "exported for one photo")
+    with pytest.raises(PizaError, match="batch_size is 2, but .* was exported for one photo in each run"):
+        piza_jax.load_exported(single, batch_size=2)
+
+
 def test_no_model_code_is_needed(zoom, folder, tmp_path):
     photo = fake_detector.draw_patches(3, 400, 300)[0]
     path = tmp_path / "photo.png"

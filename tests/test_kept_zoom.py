@@ -2,6 +2,7 @@
 
 import os
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -71,6 +72,19 @@ def test_what_is_kept_serves_the_very_same_thing_only(start, monkeypatch):
     assert start()[1]  # other code
     assert not start()[1]
     assert len(kept(start)) == 6
+
+
+@pytest.mark.parametrize("largest", [0, kept_zoom.SMALL])
+def test_a_small_model_is_compiled_in_haste_and_finds_the_same(start, monkeypatch, largest):
+    monkeypatch.setattr(kept_zoom, "SMALL", largest)
+    used = []
+    compile_ = jax.stages.Lowered.compile
+    monkeypatch.setattr(
+        jax.stages.Lowered, "compile", lambda self, options=None: used.append(options) or compile_(self, options)
+    )
+    assert FOUND in start()[0]
+    assert FOUND in start()[0]
+    assert used == [kept_zoom.HASTY if largest else {}] * 4  # text and zoom, twice
 
 
 def test_a_damaged_one_is_made_again(start):

@@ -4,7 +4,7 @@ A folder with ``exported.json`` (everything that is not an array or a program, a
 files), ``tokenizer.json``, ``weights.safetensors``, and one gzipped ``jax.export`` for each program: ``text``, which
 encodes sentences, and ``zoom_HxW`` for each photo canvas. All take the weights as their first argument, so that they
 are stored once. The number of photos is a symbolic dimension, "b"; the canvas cannot be one, since the windows and
-filter taps that crops are cut with follow from it.
+filter taps that crops are cut with follow from it. An export for single photos has 1 in place of "b".
 """
 
 import gzip
@@ -78,6 +78,11 @@ class About:
     text: Program
     zooms: tuple[Program, ...]
     files: Mapping[str, Mapping[str, Any]]
+
+
+def is_single(about: About) -> bool:
+    """Whether the programs take one photo in each run, and no other number."""
+    return about.text.inputs["input_ids"]["shape"][0] == 1
 
 
 def describe(array: Any) -> dict[str, Any]:

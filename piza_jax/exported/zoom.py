@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -22,7 +22,11 @@ from piza_jax.results import Beam, Grounding, ZoomResult, of_zoom
 
 
 def load_exported(
-    path: str | os.PathLike[str], *, batch_size: int | None = None, orientation: Orientation | None = None
+    path: str | os.PathLike[str],
+    *,
+    batch_size: int | None = None,
+    orientation: Orientation | None = None,
+    compiler_options: Mapping[str, Any] | None = None,
 ) -> "ExportedZoom":
     """Load what ``piza export`` wrote.
 
@@ -30,16 +34,19 @@ def load_exported(
         path: its folder.
         batch_size: most photos in one run of the device, in place of the export's own number.
         orientation: "stored", or "upright" to turn photos as their EXIF tag says; in place of the export's own.
+        compiler_options: XLA's, by name.
 
     Raises:
         PizaError: there is none; a file of it is missing, cut short or changed; it was exported for another platform,
-            or by a version of piza_jax or jax that this one cannot read; a batch_size below 1.
+            or by a version of piza_jax or jax that this one cannot read; a batch_size below 1, or above 1 where it was
+            exported for single photos.
     """
     folder = Path(path)
     about = files.read_about(folder)
     files.check_machine(about, folder)
     files.check_files(about, folder)
-    return ExportedZoom(folder, about, batch_size or about.batch_size, orientation or about.orientation)
+    sizes = batch_size or about.batch_size, orientation or about.orientation
+    return ExportedZoom(folder, about, *sizes, dict(compiler_options or {}))
 
 
 class ExportedZoom:
@@ -49,10 +56,19 @@ class ExportedZoom:
     of photos 1, 2, 4 ... batch_size, XLA compiles once, at the first use.
     """
 
-    def __init__(self, folder: Path, about: files.About, batch_size: int, orientation: Orientation):
+    def __init__(
+        self,
+        folder: Path,
+        about: files.About,
+        batch_size: int,
+        orientation: Orientation,
+        compiler_options: dict[str, Any],
+    ):
         """Read weights and tokenizer; the files have been checked, see load_exported."""
         if batch_size < 1:
             raise PizaError(f"batch_size is {batch_size}; it must be at least 1")
+        if batch_size > 1 and files.is_single(about):
+            raise PizaError(f"batch_size is {batch_size}, but {folder} was exported for one photo in each run")
         self.folder, self.about, self.batch_size, self.orientation = folder, about, batch_size, orientation
         self.tokenizer = Tokenizer.from_file(folder / files.TOKENIZER)
         try:
@@ -61,6 +77,7 @@ class ExportedZoom:
             raise PizaError(f"cannot read {folder / files.WEIGHTS}: {error}") from error
         self._zooms = sorted(about.zooms, key=lambda one: one.photo_hw[0] * one.photo_hw[1])
         self._compiled: dict[tuple[str, int], Any] = {}
+        self._compiler_options = compiler_options
         self._warn = about.zero_shot
 
     # A path is a Photo and a str, which is why mypy sees an overlap.
@@ -163,5 +180,6 @@ class ExportedZoom:
         key = program.file, len(inputs[0])
         if key not in self._compiled:
             path = self.folder / program.file
-            self._compiled[key] = files.lowered_program(path, self.about.versions, self._weights, *inputs).compile()
+            lowered = files.lowered_program(path, self.about.versions, self._weights, *inputs)
+            self._compiled[key] = lowered.compile(self._compiler_options)
         return self._compiled[key](self._weights, *inputs)
