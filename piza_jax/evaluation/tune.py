@@ -40,7 +40,7 @@ class Trial:
     passes: float
     ceiling: float | None = None
     paths: learn.Paths | None = dataclasses.field(default=None, repr=False, compare=False)
-    scores: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
+    scores: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """All but the arrays, ready for JSON."""
@@ -67,7 +67,7 @@ class Choice:
     lesson: learn.Lesson | None = None
     simple: float | None = None
     candidate: dict[str, Any] | None = None
-    scores: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
+    scores: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any] | None:
         """What is known of the learnt path score, ready for JSON; None if nothing was learnt."""
@@ -158,8 +158,10 @@ def attempt(open_grounder: Open, zoom: Mapping[str, Any], records: Records, num_
     paths = recorder.paths([one.name for one in found], np.array([one.target for one in found]))
     values = metrics.summarise({"": evaluate.measure(found)})[""][metrics.ALL] or {}
     nearest = np.where(paths.valid, paths.overlaps, -1.0).argmax(axis=1)
-    ceiling = learn.accuracy(paths, nearest, np.ones(len(found), bool))
     accuracy, passes = float(values["mAcc"]), float(values["mean_steps"])
+    ceiling = max(
+        accuracy, learn.accuracy(paths, nearest, np.ones(len(found), bool))
+    )  # one path's is its own but for rounding
     return Trial(dict(zoom), len(found), accuracy, passes, ceiling, paths, _path_scores(found))
 
 
