@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -63,7 +64,9 @@ def export_zoom(
         def write(name: str, function: Callable[..., Any], inputs: Mapping[str, Any], **more: Any) -> files.Program:
             report(name)
             likes = {key: _like(value.shape, value.dtype) for key, value in weights.items()}
-            with for_any_platform():
+            # For the device at hand alone its own forms of operations are enough, and sooner traced.
+            here = platforms == (export.default_export_platform(),)
+            with nullcontext() if here else for_any_platform():
                 exported = export.export(jax.jit(function), platforms=platforms)(likes, *inputs.values())
             file = f"{name}.jax_export.gz"
             files.write_program(exported, place / file)
