@@ -31,11 +31,9 @@ LARGEST = 2**28  # bytes of weights: reading larger ones twice costs more than t
 # Of a CPU's program for one search with a small model most of the time is the compiler's, so it does the least; larger
 # models (bytes of weights) search for longer than they compile.
 SMALL = 2**25
-HASTY = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_cpu_parallel_codegen_split_count": 4,
-}
+HASTY = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 4}
+if jax.__version_info__ < (0, 11):  # where there is a choice, the older code generator is the faster one
+    HASTY["xla_cpu_use_fusion_emitters"] = False
 
 
 def place_of(options: Mapping[str, Any], photo_hw: tuple[int, int]) -> Path | None:
