@@ -121,10 +121,40 @@ def test_collectives_in_a_loop_are_counted_as_often_as_it_runs():
 
         return jax.lax.scan(body, x, None, length=7)[0]
 
-    found = read_collectives(compiled_text(mesh, loop, ((16, 64), (None, "fsdp")), ((64, 64), ("fsdp",))), mesh)
-    inside = [collective for collective in found if collective.times == 7]
-    assert inside
-    assert all(collective.axes == ("fsdp",) and collective.known for collective in inside)
+    noted = compiled_text(mesh, loop, ((16, 64), (None, "fsdp")), ((64, 64), ("fsdp",)))
+    assert "known_trip_count" in noted
+    # The compiler of TPUs takes no note; the loop's condition tells too.
+    for program in (noted, noted.replace("known_trip_count", "unknown")):
+        inside = [collective for collective in read_collectives(program, mesh) if collective.times == 7]
+        assert inside
+        assert all(collective.axes == ("fsdp",) and collective.known for collective in inside)
+
+
+def test_a_loop_whose_length_is_data_counts_once_and_says_so():
+    program = """
+%condition (p: (s32[], s32[], f32[4])) -> pred[] {
+  %p = (s32[], s32[], f32[4]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %n = s32[] get-tuple-element(%p), index=1
+  ROOT %lt = pred[] compare(%i, %n), direction=LT
+}
+
+%body (q: (s32[], s32[], f32[4])) -> (s32[], s32[], f32[4]) {
+  %a = f32[4]{0} all-reduce(%x), replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add
+}
+
+ENTRY %main (p: f32[4]) -> f32[4] {
+  %w = (s32[], s32[], f32[4]{0}) while(%t), condition=%condition, body=%body
+}
+"""
+    mesh = sharding.make_mesh(8)
+    (once,) = read_collectives(program, mesh)
+    assert (once.times, once.known) == (1, False)
+    counted = program.replace(
+        "%n = s32[] get-tuple-element(%p), index=1", "%n = s32[]{:T(128)} constant(12), metadata={}"
+    )
+    (often,) = read_collectives(counted, mesh)
+    assert (often.times, often.known) == (12, True)
 
 
 def test_groups_listed_one_by_one():

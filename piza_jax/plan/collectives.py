@@ -18,6 +18,7 @@ _KIND = re.compile(rf"\s({'|'.join(KINDS)})(-start)?\(")
 _SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
 _AXIS = re.compile(r"'([^']+)'(?::\((\d+)\)(\d+))?")
 _TRIPS = re.compile(r'known_trip_count"?:\s*\{"?n"?:\s*"?(\d+)')
+_LIMIT = re.compile(r"ROOT .*\scompare\((?:s32\[\]\S*\s)?%?([\w.\-]+), (?:s32\[\]\S*\s)?%?([\w.\-]+)\), direction=LT")
 _CALLED = re.compile(
     r"(?:to_apply|calls|body|condition|branch_computations|called_computations)=(\{[^}]*\}|%?[\w.\-]+)"
 )
@@ -111,8 +112,8 @@ def _runs(computations: dict[str, list[str]]) -> dict[str, tuple[int, bool]]:
             called = [word for found in _CALLED.findall(line) for word in re.findall(r"[\w.\-]+", found)]
             factor, sure = 1, known
             if re.search(r"\swhile\(", line):
-                trips = _TRIPS.search(line)
-                factor, sure = (int(trips.group(1)), known) if trips else (1, False)
+                trips = _trips(line, computations)
+                factor, sure = (trips, known) if trips else (1, False)
             for other in called:
                 if other in computations:
                     visit(other, times * factor, sure)
@@ -120,6 +121,21 @@ def _runs(computations: dict[str, list[str]]) -> dict[str, tuple[int, bool]]:
     if "ENTRY" in computations:
         visit("ENTRY", 1, True)
     return runs
+
+
+def _trips(line: str, computations: dict[str, list[str]]) -> int | None:
+    """How often a loop runs: as the compiler notes or the condition says, for loops of JAX count from 0 by 1."""
+    noted = _TRIPS.search(line)
+    if noted:
+        return int(noted.group(1))
+    name = re.search(r"condition=%?([\w.\-]+)", line)
+    lines = computations.get(name.group(1), []) if name else []
+    limit = next(filter(None, map(_LIMIT.search, lines)), None)
+    if limit is None:
+        return None
+    constant = re.compile(rf"%?{re.escape(limit.group(2))} = s32\[\]\S* constant\((\d+)\)")
+    found = next(filter(None, map(constant.search, lines)), None)
+    return int(found.group(1)) if found else None
 
 
 def _shapes(result: str, start: bool, kind: str) -> tuple[str, ...]:
