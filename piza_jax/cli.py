@@ -340,7 +340,16 @@ def _pixels(box: Sequence[float]) -> str:
 
 
 # Options of the commands that are fields of ZoomConfig.
-_ZOOM_OPTIONS = ("max_steps", "stop_threshold", "beam", "path_score", "nms_iou", "backtrack", "no_target_threshold")
+_ZOOM_OPTIONS = (
+    "max_steps",
+    "stop_threshold",
+    "beam",
+    "path_score",
+    "nms_iou",
+    "backtrack",
+    "look_back",
+    "no_target_threshold",
+)
 
 _SOURCES = (
     "folder of a training run or of piza convert, transformers folder or hub name, a release's .pth, or piza-mini"
@@ -351,6 +360,10 @@ _METHODS = (
     "way to look: piza, training_free, single[:SHORT_SIDE], grid:ROWSxCOLUMNS or sliding:SIDE[:OVERLAP], the last two "
     "with :full, :nms or :nmm, such as sliding:1024:0.2:full:nms"
 )
+
+
+def _sides(text: str) -> tuple[float, ...]:
+    return tuple(float(side) for side in text.split(",") if side)
 
 
 def _add_parts(command: argparse.ArgumentParser) -> None:
@@ -372,6 +385,11 @@ def _add_zoom(command: argparse.ArgumentParser) -> None:
     command.add_argument("--path_score", help="what paths are compared by: mean_log (default), product, last or learnt")
     command.add_argument("--nms_iou", type=float, help="overlap above which two boxes are one place (default 0.5)")
     command.add_argument("--backtrack", type=float, help="turn back where the score falls below this part of the last")
+    command.add_argument(
+        "--look_back",
+        type=_sides,
+        help="look for the ends of several paths again in wider views, of these sides over the photo's: 0.8,0.5",
+    )
     command.add_argument("--no_target_threshold", type=float, help="least path score of a target (default 0)")
     command.add_argument("--training_free", action="store_true", help="zoom by rule, without the PIZA weights")
     command.add_argument("--single_pass", action="store_true", help="look once at the whole photo instead of zooming")

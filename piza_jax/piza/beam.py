@@ -10,6 +10,8 @@ If the view before it has an untried box that scores higher than anything in thi
 proposes that view's untried boxes instead. They are looked at at least once, even if a reading says that they are
 final. The look that found nothing stays among the steps of the path, with a stop probability of 0, but not in the
 history or the path score.
+
+With ``look_back`` the ends of the paths are looked for again in wider views before they are compared.
 """
 
 from typing import Any, NamedTuple
@@ -21,6 +23,7 @@ from flax import nnx
 from piza_jax.ops.crop import crop_resize
 from piza_jax.ops.images import normalise
 from piza_jax.piza.boxes import best_distinct_boxes, box_in_photo, distinct_boxes
+from piza_jax.piza.look_back import log_shares
 from piza_jax.piza.paths import Paths, View, as_rows, path_values, result_of, start_paths, take_paths
 from piza_jax.piza.zoom import (
     Following,
@@ -98,7 +101,11 @@ def beam_zoom(
 
     none = jnp.zeros(photo_hw.shape[:1], jnp.int32)
     (end, passes), _ = jax.lax.scan(body, (start, none), jnp.arange(n))
-    return result_of(end, passes, config)
+    if not config.look_back or k == 1:
+        return result_of(end, passes, config)
+    evidence = log_shares(model, end.step.box, photos, photo_hw, text, config, normalise)
+    passes += len(config.look_back) * jnp.sum(end.valid, axis=1, dtype=jnp.int32)
+    return result_of(end, passes, config, evidence)
 
 
 def _look(

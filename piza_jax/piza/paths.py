@@ -74,10 +74,19 @@ def path_values(paths: Paths, config: ZoomConfig) -> jax.Array:
     return jnp.where(paths.valid, values, -jnp.inf)
 
 
-def result_of(end: Paths, passes: jax.Array, config: ZoomConfig) -> ZoomResult:
-    """The best path as the result of the zoom, with the ends of all, and the views int32 [B] that all paths saw."""
+def result_of(end: Paths, passes: jax.Array, config: ZoomConfig, evidence: jax.Array | None = None) -> ZoomResult:
+    """The best path as the result of the zoom, with the ends of all.
+
+    Args:
+        end: the paths at their ends.
+        passes: int32 [B], views that all paths saw.
+        config: how they are compared.
+        evidence: float32 [B, K] of ``look_back.log_shares``, if they were looked for again.
+    """
     features = path_features(end.steps, end.taken)
     ends = log_end_score(path_values(end, config), features, config)
+    if evidence is not None:
+        ends += config.look_back_weight * evidence
     values, order = jax.lax.top_k(jnp.where(end.valid, ends, -jnp.inf), config.beam)
     paths, features = take_paths((end, features), order)
     path_scores = jnp.exp(values)

@@ -37,6 +37,9 @@ class ZoomConfig:
         no_target_threshold: a best path with a lower path score than this (0..1) has found no target; 0: never.
         backtrack: a view whose best score is below this part (0..1) of the score of the box that led to it has found
             nothing: back to the crop before. 0: never.
+        look_back: sides, over those of the photo, of wider views in which the ends of several paths are looked for
+            again before they are compared, see ``piza.look_back``; none: they are not. One path has nothing to compare.
+        look_back_weight: how much that counts: its power beside the path score.
         learnt: coefficients that piza tune found, see ``piza.learnt``; a mapping becomes one.
     """
 
@@ -54,10 +57,13 @@ class ZoomConfig:
     nms_iou: float = 0.5
     no_target_threshold: float = 0.0
     backtrack: float = 0.0
+    look_back: tuple[float, ...] = ()
+    look_back_weight: float = 0.4
     learnt: LearntScore | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learnt", as_learnt(self.learnt))
+        object.__setattr__(self, "look_back", tuple(self.look_back))
         if self.path_score == LEARNT and self.learnt is None:
             raise PizaError(
                 "zoom.path_score 'learnt' needs coefficients: give --zoom=FILE, a file of piza tune that has some"
@@ -81,6 +87,8 @@ class ZoomConfig:
             ),
             ("nms_iou", 0 < self.nms_iou < 1, "between 0 and 1"),
             ("no_target_threshold", 0 <= self.no_target_threshold <= 1, "from 0 to 1"),
+            ("look_back", all(0 < side <= 1 for side in self.look_back), "sides above 0 and at most 1, or none"),
+            ("look_back_weight", self.look_back_weight >= 0, "at least 0"),
             ("backtrack", 0 <= self.backtrack <= 1, "from 0 to 1"),
         )
         for name, good, wanted in rules:
