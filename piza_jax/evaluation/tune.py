@@ -16,6 +16,7 @@ from piza_jax.piza.grounding import Grounder
 from piza_jax.piza.zoom_config import LEARNT, PATH_SCORES
 
 BEAMS, STOPS, BACKTRACKS = (1, 3), (0.5, 0.95), (0.0, 0.5)
+LOOK_BACK = (0.8, 0.5)  # sides of the wider views, over those of the photo
 
 Open = Callable[[Mapping[str, Any]], Grounder]
 
@@ -111,6 +112,11 @@ def ways_of_comparing(found: Mapping[str, Any], beams: Iterable[int] = BEAMS) ->
     return [way for way in ways if way != found]
 
 
+def ways_of_looking_back(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Fields of ZoomConfig: several paths as found, whose ends are looked for again in wider views."""
+    return [{**found, "look_back": LOOK_BACK}] if found["beam"] > 1 else []
+
+
 def search(
     open_grounder: Open,
     records: Records,
@@ -120,7 +126,7 @@ def search(
     backtracks: Sequence[float] = BACKTRACKS,
     report: Callable[[Trial], None] = lambda trial: None,
 ) -> list[Trial]:
-    """Ground the records in many ways: first when to stop and turn back, with the fewest paths, then more paths.
+    """Ground the records in many ways: when to stop and turn back with the fewest paths, then more paths, looking back.
 
     That is a sum of trials and not a product of them: what is best for one path is taken to be best for several.
 
@@ -145,6 +151,8 @@ def search(
 
     extend(ways_of_stopping(beams, stops, backtracks))
     extend(ways_of_comparing(best(trials).zoom, beams))
+    several = [trial for trial in trials if trial.zoom["beam"] > 1]
+    extend(ways_of_looking_back(best(several).zoom) if several else [])
     return trials
 
 
@@ -188,7 +196,10 @@ def choose(trials: Sequence[Trial], seed: int = 0) -> Choice:
     simple = best(trials)
     lessons = []
     for trial in trials:
-        lesson = learn.learn(trial.paths, trial.zoom["path_score"], seed) if trial.paths else None
+        # What a wider view says is no feature of a path, so that a lesson would leave it out.
+        if trial.paths is None or trial.zoom.get("look_back"):
+            continue
+        lesson = learn.learn(trial.paths, trial.zoom["path_score"], seed)
         if lesson is not None:
             lessons.append((trial, lesson))
     if not lessons or simple.paths is None:
@@ -243,10 +254,13 @@ def choose_threshold(present: np.ndarray, absent: np.ndarray) -> Threshold:
 
 def table(trials: Sequence[Trial]) -> str:
     """Markdown, a row for each trial, the best first."""
-    rows = [["beam", "paths compared by", "stop from", "back below", "mAcc %", "best of its paths", "passes"]]
+    rows = [
+        ["beam", "paths compared by", "stop from", "back below", "look back", "mAcc %", "best of its paths", "passes"]
+    ]
     rows.append(["---"] * len(rows[0]))
     for trial in sorted(trials, key=lambda trial: (-trial.accuracy, trial.passes)):
         zoom = [f"{trial.zoom[name]}" for name in ("beam", "path_score", "stop_threshold", "backtrack")]
+        zoom.append(" ".join(f"{side:g}" for side in trial.zoom.get("look_back", ())) or "-")
         ceiling = "-" if trial.ceiling is None else f"{100 * trial.ceiling:.1f}"
         rows.append([*zoom, f"{100 * trial.accuracy:.1f}", ceiling, f"{trial.passes:.2f}"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
