@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import piza_jax
-from piza_jax import cli_curve, cli_data, cli_demo, cli_examples, cli_export, cli_plan, cli_tune, shipped
+from piza_jax import cli_curve, cli_data, cli_demo, cli_examples, cli_export, cli_plan, cli_tune, cli_zoom, shipped
 from piza_jax.errors import PizaError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _looker(options: argparse.Namespace) -> "tuple[Any, Callable[[Any, str], Gro
         cli_tune.options_of(options.zoom)  # what is wrong with it is told before the photo is read
     photo = read_photo(options.photo, options.orientation)
     size = photo.shape[0], photo.shape[1]
-    names = ("checkpoint", "base", "tokenizer", "zoom", "orientation", "training_free", *_ZOOM_OPTIONS)
+    names = ("checkpoint", "base", "tokenizer", "zoom", "orientation", "training_free", *cli_zoom.OPTIONS)
     place = kept_zoom.place_of({name: getattr(options, name) for name in names}, size)
     if place and (kept := kept_zoom.open_kept(place)):
         return photo, kept
@@ -193,7 +193,7 @@ def _score_file(options: argparse.Namespace) -> None:
         "curve_canvases",
         "method",
     )
-    needless += ("zoom", "training_free", "single_pass", *_ZOOM_OPTIONS, *(() if options.report else ("images",)))
+    needless += ("zoom", "training_free", "single_pass", *cli_zoom.OPTIONS, *(() if options.report else ("images",)))
     given = [name for name in needless if getattr(options, name)]
     if given:
         raise PizaError(f"--predictions needs no model and no photos; leave out --{given[0]}")
@@ -327,7 +327,7 @@ def _grounder(
 ) -> "piza_jax.Grounder":
     """The model of the options, or one that is open already, looking in the way of the options or of a method."""
     given = cli_tune.options_of(options.zoom) if options.zoom else {}
-    fields = (*_ZOOM_OPTIONS, "canvas_hw")  # the latter of a way to look
+    fields = (*cli_zoom.OPTIONS, "canvas_hw")  # the latter of a way to look
     given |= {name: value for name in fields if (value := getattr(options, name, None)) is not None}
     size = {name: getattr(options, name) for name in ("batch_size", "orientation") if name in options}
     source = {"base": options.base, "tokenizer": options.tokenizer}
@@ -339,18 +339,6 @@ def _pixels(box: Sequence[float]) -> str:
     return " ".join(f"{value:.1f}" for value in box)
 
 
-# Options of the commands that are fields of ZoomConfig.
-_ZOOM_OPTIONS = (
-    "max_steps",
-    "stop_threshold",
-    "beam",
-    "path_score",
-    "nms_iou",
-    "backtrack",
-    "look_back",
-    "no_target_threshold",
-)
-
 _SOURCES = (
     "folder of a training run or of piza convert, transformers folder or hub name, a release's .pth, or piza-mini"
 )
@@ -360,10 +348,6 @@ _METHODS = (
     "way to look: piza, training_free, single[:SHORT_SIDE], grid:ROWSxCOLUMNS or sliding:SIDE[:OVERLAP], the last two "
     "with :full, :nms or :nmm, such as sliding:1024:0.2:full:nms"
 )
-
-
-def _sides(text: str) -> tuple[float, ...]:
-    return tuple(float(side) for side in text.split(",") if side)
 
 
 def _add_parts(command: argparse.ArgumentParser) -> None:
@@ -377,27 +361,9 @@ def _add_model(command: argparse.ArgumentParser, required: bool = True, default:
     _add_parts(command)
 
 
-def _add_zoom(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--zoom", help="options below from a file of piza tune; those given here come first")
-    command.add_argument("--max_steps", type=int, help="most zoom steps (default: as trained)")
-    command.add_argument("--stop_threshold", type=float, help="stop probability that ends a zoom (default: as trained)")
-    command.add_argument("--beam", type=int, help="paths to follow at once (default 1: the best box only)")
-    command.add_argument("--path_score", help="what paths are compared by: mean_log (default), product, last or learnt")
-    command.add_argument("--nms_iou", type=float, help="overlap above which two boxes are one place (default 0.5)")
-    command.add_argument("--backtrack", type=float, help="turn back where the score falls below this part of the last")
-    command.add_argument(
-        "--look_back",
-        type=_sides,
-        help="look for the ends of several paths again in wider views, of these sides over the photo's: 0.8,0.5",
-    )
-    command.add_argument("--no_target_threshold", type=float, help="least path score of a target (default 0)")
-    command.add_argument("--training_free", action="store_true", help="zoom by rule, without the PIZA weights")
-    command.add_argument("--single_pass", action="store_true", help="look once at the whole photo instead of zooming")
-
-
 def _add_zoom_of_model(command: argparse.ArgumentParser) -> None:
     _add_model(command)
-    _add_zoom(command)
+    cli_zoom.add_options(command)
     _add_orientation(command)
 
 
@@ -423,7 +389,7 @@ def _parser() -> argparse.ArgumentParser:
     ground.add_argument("photo")
     ground.add_argument("expression")
     _add_model(ground, required=False, default=" (default)")
-    _add_zoom(ground)
+    cli_zoom.add_options(ground)
     ground.add_argument("--method", help=_METHODS)
     ground.add_argument("--save", help="draw the zoom steps into this .png, .jpg or .webp, or the zoom as a .gif")
     _add_orientation(ground)
@@ -442,7 +408,7 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("evaluate", help="mAcc, Acc50, Acc75, IoU and steps, by split and target size")
     _add_model(evaluate, required=False)
-    _add_zoom(evaluate)
+    cli_zoom.add_options(evaluate)
     evaluate.add_argument("--method", action="append", default=[], help=f"{_METHODS}; may be given more than once")
     evaluate.add_argument("--data_dir", help="TFDS folder of SOREC (default: the data that the run was trained on)")
     evaluate.add_argument("--dataset", help="data set in it, such as refcoco (default: that of the run, or sorec)")
