@@ -20,11 +20,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from piza_jax.ops.crop import crop_resize
 from piza_jax.ops.images import normalise
 from piza_jax.piza.boxes import best_distinct_boxes, box_in_photo, distinct_boxes
 from piza_jax.piza.look_back import log_shares
-from piza_jax.piza.paths import Paths, View, as_rows, path_values, result_of, start_paths, take_paths
+from piza_jax.piza.paths import Paths, View, as_rows, path_values, result_of, start_paths, take_paths, views_of
 from piza_jax.piza.zoom import (
     Following,
     Normalise,
@@ -119,13 +118,7 @@ def _look(
 ) -> View:
     """What the crops of all paths show."""
     batch, k, kept = paths.before.scores.shape
-
-    def crop(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return crop_resize(photos, photo_hw, boxes, config.canvas_hw, config.crop_method)
-
-    # Mapped over the paths, for repeating the photos would cost their memory once for each path.
-    views = jax.lax.map(crop, jnp.swapaxes(paths.crop, 0, 1))
-    views, valid_hw = (jnp.swapaxes(x, 0, 1).reshape(batch * k, *x.shape[2:]) for x in views)
+    views, valid_hw = views_of(photos, photo_hw, paths.crop, config)
     detections = detect(model, normalise(views, valid_hw), valid_hw, text, as_rows(paths.progress), config)
     logits, boxes = detections.logits[-1], detections.boxes[-1].astype(jnp.float32)
     view_wh = valid_hw[:, ::-1].astype(jnp.float32)

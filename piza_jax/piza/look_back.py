@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from piza_jax.ops.boxes import area
-from piza_jax.ops.crop import crop_resize
 from piza_jax.piza.boxes import box_in_photo
+from piza_jax.piza.paths import views_of
 from piza_jax.piza.zoom import Normalise, ZoomModel, detect, log_score
 from piza_jax.piza.zoom_config import ZoomConfig
 
@@ -51,13 +51,7 @@ def log_shares(
         # A model closed over by scan must be a copy inside it, or its variables belong to the outer trace.
         inner = nnx.merge(graphdef, state, copy=True)
         crops, progress = wider(rows, sizes, side)
-
-        def cut(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return crop_resize(photos, photo_hw, boxes, config.canvas_hw, config.crop_method)
-
-        # Mapped over the paths, for repeating the photos would cost their memory once for each path.
-        views = jax.lax.map(cut, jnp.swapaxes(crops.reshape(batch, k, 4), 0, 1))
-        view, valid_hw = (jnp.swapaxes(x, 0, 1).reshape(batch * k, *x.shape[2:]) for x in views)
+        view, valid_hw = views_of(photos, photo_hw, crops.reshape(batch, k, 4), config)
         found = detect(inner, normalise(view, valid_hw), valid_hw, text, progress, config)
         scores = jax.nn.sigmoid(jnp.max(found.logits[-1], axis=-1).astype(jnp.float32))  # [B * K, Q]
         queries = scores.shape[1]

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from piza_jax.ops.crop import crop_resize
 from piza_jax.piza.learnt import path_features
 from piza_jax.piza.zoom import ZoomModel, ZoomStep, log_end_score, log_path_score, read
 from piza_jax.piza.zoom_config import ZoomConfig
@@ -122,3 +123,16 @@ def take_paths(tree: Any, path: jax.Array) -> Any:
 def as_rows(x: jax.Array) -> jax.Array:
     """[B, K, ...] -> [B * K, ...], the batch of the model."""
     return x.reshape(-1, *x.shape[2:])
+
+
+def views_of(
+    photos: jax.Array, photo_hw: jax.Array, crops: jax.Array, config: ZoomConfig
+) -> tuple[jax.Array, jax.Array]:
+    """Crops [B, K, 4] of photos [B, PH, PW, 3] on the canvas, as ``ops.crop.crop_resize`` cuts them; rows [B * K]."""
+
+    def cut(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return crop_resize(photos, photo_hw, boxes, config.canvas_hw, config.crop_method)
+
+    # Mapped over the paths, for repeating the photos would cost their memory once for each path.
+    views, valid_hw = jax.lax.map(cut, jnp.swapaxes(crops, 0, 1))
+    return as_rows(jnp.swapaxes(views, 0, 1)), as_rows(jnp.swapaxes(valid_hw, 0, 1))
