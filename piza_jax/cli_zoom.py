@@ -35,4 +35,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def _sides(text: str) -> tuple[float, ...]:
-    return tuple(float(side) for side in text.split(",") if side)
+    try:
+        return tuple(float(side) for side in text.split(",") if side)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} are no sides; give parts of the photo's, such as 0.8,0.5"
+        ) from error

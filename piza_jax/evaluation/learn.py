@@ -101,8 +101,7 @@ def learn(paths: Paths, rule: str, seed: int = 0) -> Lesson | None:
     if paths.features.shape[-1] != len(FEATURES) or teaches.all() or right.all() or not right.any():
         return None
     score = fit(paths.features[teaches][paths.valid[teaches]], right, rule)
-    values = np.where(paths.valid, log_odds(score, paths.features), -np.inf)
-    best = values.argmax(axis=1)
+    best = _valid_log_odds(score, paths).argmax(axis=1)
     taught, judged = (accuracy(paths, best, rows) for rows in (teaches, ~teaches))
     return Lesson(score, taught, judged, int((~teaches).sum()))
 
@@ -148,8 +147,11 @@ def log_odds(score: LearntScore, features: np.ndarray) -> np.ndarray:
 
 def path_scores(score: LearntScore, paths: Paths) -> np.ndarray:
     """Learnt path scores 0..1 of the best path of each record, float64 [R]."""
-    odds = np.where(paths.valid, log_odds(score, paths.features), -np.inf)
-    return 0.5 * (1.0 + np.tanh(0.5 * odds.max(axis=1)))
+    return 0.5 * (1.0 + np.tanh(0.5 * _valid_log_odds(score, paths).max(axis=1)))
+
+
+def _valid_log_odds(score: LearntScore, paths: Paths) -> np.ndarray:
+    return np.where(paths.valid, log_odds(score, paths.features), -np.inf)
 
 
 def accuracy(paths: Paths, best: np.ndarray, rows: np.ndarray) -> float:

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from piza_jax.ops.boxes import area
+from piza_jax.ops.boxes import area, inverse_sigmoid
 from piza_jax.piza.boxes import box_in_photo
 from piza_jax.piza.paths import views_of
-from piza_jax.piza.zoom import Normalise, ZoomModel, detect, log_score
+from piza_jax.piza.zoom import LEAST_SCORE, Normalise, ZoomModel, detect, progress_of
 from piza_jax.piza.zoom_config import ZoomConfig
 
 
@@ -59,8 +59,9 @@ def log_shares(
         boxes = box_in_photo(flat, jnp.repeat(crops, queries, axis=0), jnp.repeat(sizes, queries, axis=0))
         boxes = boxes.reshape(-1, queries, 4)
         holds = jnp.all((boxes[..., :2] <= centre[:, None]) & (boxes[..., 2:] >= centre[:, None]), axis=-1)
-        here, elsewhere = (_log_odds(jnp.max(jnp.where(which, scores, 0.0), axis=-1)) for which in (holds, ~holds))
-        return total + jax.nn.log_sigmoid(here - elsewhere), None
+        here, elsewhere = (jnp.max(jnp.where(which, scores, 0.0), axis=-1) for which in (holds, ~holds))
+        ahead = inverse_sigmoid(here, LEAST_SCORE) - inverse_sigmoid(elsewhere, LEAST_SCORE)
+        return total + jax.nn.log_sigmoid(ahead), None
 
     sides = jnp.array(config.look_back, jnp.float32)
     total, _ = jax.lax.scan(look, jnp.zeros(rows.shape[:1], jnp.float32), sides)
@@ -83,9 +84,5 @@ def wider(boxes: jax.Array, photo_hw: jax.Array, side: jax.Array) -> tuple[jax.A
     half = 0.5 * side * photo_wh
     centre = jnp.clip(0.5 * (boxes[:, :2] + boxes[:, 2:]), half, photo_wh - half)
     photo_side, box_side = jnp.sqrt(photo_wh[:, 0] * photo_wh[:, 1]), jnp.sqrt(area(boxes))
-    way = jnp.log(photo_side / jnp.clip(box_side, 1e-3, 0.999 * photo_side))
-    return jnp.concatenate([centre - half, centre + half], axis=1), jnp.clip(-jnp.log(side) / way, 0.0, 1.0)
-
-
-def _log_odds(score: jax.Array) -> jax.Array:
-    return log_score(score) - log_score(1.0 - score)
+    crops = jnp.concatenate([centre - half, centre + half], axis=1)
+    return crops, progress_of(side * photo_side, box_side, photo_side)

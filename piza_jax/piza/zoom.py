@@ -32,7 +32,7 @@ __all__ = ["Normalise", "ZoomConfig", "ZoomModel", "ZoomResult", "changed", "zoo
 _LEAST_SHRINK = 0.9
 
 # Scores are compared as logarithms; none is taken of less than this.
-_LEAST_SCORE = 1e-12
+LEAST_SCORE = 1e-12
 
 # View uint8 [B, H, W, 3] and its valid_hw int32 [B, 2] -> float32 [B, H, W, 3], zero outside the content.
 Normalise = Callable[[jax.Array, jax.Array], jax.Array]
@@ -219,7 +219,7 @@ def follow(
 
 def log_score(score: jax.Array) -> jax.Array:
     """Logarithm of scores 0..1, finite at 0."""
-    return jnp.log(jnp.maximum(score, _LEAST_SCORE))
+    return jnp.log(jnp.maximum(score, LEAST_SCORE))
 
 
 def log_path_score(log_sum: jax.Array, score: jax.Array, count: jax.Array, config: ZoomConfig) -> jax.Array:
@@ -254,8 +254,13 @@ def _training_free(
     following = square(0.5 * (box[:, :2] + box[:, 2:]), side[:, None], photo_wh)
     stuck = jnp.sqrt(area(following)) > _LEAST_SHRINK * crop_side
     nearness = jnp.where(stuck, 1.0, jnp.minimum(box_side / crop_side / config.tight, 1.0))
+    return following, progress_of(crop_side, box_side, photo_side), nearness
+
+
+def progress_of(crop_side: jax.Array, box_side: jax.Array, photo_side: jax.Array) -> jax.Array:
+    """How far crops are on the way from the photo to a box, 0..1, in logarithms of the sides, all of one shape."""
     way = jnp.log(photo_side / jnp.minimum(box_side, 0.999 * photo_side))
-    return following, jnp.clip(jnp.log(photo_side / crop_side) / way, 0.0, 1.0), nearness
+    return jnp.clip(jnp.log(photo_side / crop_side) / way, 0.0, 1.0)
 
 
 def where_rows(chosen: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
