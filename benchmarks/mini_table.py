@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -135,19 +136,19 @@ def _train(settings: Settings, name: str, train_split: str, seed: int, workdir: 
     row, config = ROWS[name], config_of(settings, name, train_split, seed)
     say(f"\n{row.title} on {train_split}, seed {seed}")
     began = time.perf_counter()
-    ended = train(config, workdir)
+    ended = train(config, workdir, compiled=_STEPS.get(name))
     if ended.interrupted:
         raise SystemExit(130)
+    _STEPS[name] = ended.compiled
     return {"train_seconds": time.perf_counter() - began, "steps": config.train.num_steps, **_count(workdir)}
 
 
 def _count(workdir: str) -> dict[str, int]:
     """Parameters that the run trained, and all of them."""
     from piza_jax.peft import select
-    from piza_jax.training.checkpoint import load_model
 
-    model, config = load_model(workdir)
-    trainable, frozen = (select.count(state) for state in select.split(model, config["peft"])[1:])
+    opened = _open(workdir)
+    trainable, frozen = (select.count(state) for state in select.split(opened.model, opened.method)[1:])
     return {"trainable": trainable, "parameters": trainable + frozen}
 
 
@@ -161,10 +162,8 @@ def evaluate(settings: Settings, name: str, source: str, split: str, changes: Se
         split: of SOREC-mini.
         changes: data.hide=WORD, what the model is not shown.
     """
-    import jax
     from tqdm import tqdm
 
-    import piza_jax
     import tfds_sorec
     from piza_jax import draw
     from piza_jax.data.blind import BlindSource
@@ -176,11 +175,7 @@ def evaluate(settings: Settings, name: str, source: str, split: str, changes: Se
     records: Any = tfds_sorec.open_split(settings.data_dir, split, "sorec_mini")
     for word in changes:
         records = BlindSource(records, word.partition("=")[2])
-    options: dict[str, Any] = {}
-    if name == "zero_shot":
-        views = config_of(settings, "piza_adapter_plus", "train_s", 0).data.canvas_hw
-        options = {"max_steps": 1, "canvas_hw": tuple(views)}
-    grounder = piza_jax.load(source, devices=jax.local_devices(), **options)
+    grounder = _grounder(settings, name, source)
     count = min(settings.records or len(records), len(records))
     folder = settings.output / "strips"
     found = []
@@ -195,6 +190,36 @@ def evaluate(settings: Settings, name: str, source: str, split: str, changes: Se
     numbers = summarise({"": measure(found)})[""][ALL] or {}
     details = scoring.score(scoring.of_model(found)).to_dict()
     return {**numbers, "seconds": seconds, "details": details}
+
+
+# Runs of one row, which differ in seed and data alone, share its compiled programs.
+_STEPS: dict[str, Any] = {}
+_GROUNDERS: dict[str, tuple[str, Any]] = {}  # with the weights in force
+
+
+@lru_cache(maxsize=1)
+def _open(source: str) -> Any:
+    from piza_jax.grounder import open_model
+
+    return open_model(source)
+
+
+def _grounder(settings: Settings, name: str, source: str) -> Any:
+    import jax
+
+    from piza_jax.grounder import load
+
+    if name not in _GROUNDERS:
+        options: dict[str, Any] = {}
+        if name == "zero_shot":
+            views = config_of(settings, "piza_adapter_plus", "train_s", 0).data.canvas_hw
+            options = {"max_steps": 1, "canvas_hw": tuple(views)}
+        _GROUNDERS[name] = source, load(_open(source), devices=jax.local_devices(), **options)
+    there, grounder = _GROUNDERS[name]
+    if there != source:
+        grounder.update(_open(source).model)
+        _GROUNDERS[name] = source, grounder
+    return grounder
 
 
 def table(results: Iterable[dict[str, Any]]) -> str:

@@ -68,7 +68,7 @@ class Ours:
         optimizer = make_optimizer(self.settings, make_schedule(self.settings, 1.0, 1))
         self.weights = {name: np.array(value) for name, value in trained.items()}
         self.state, self.frozen = TrainState(jnp.int32(0), trained, optimizer.init(trained)), frozen
-        step = make_step(self.split, compute_losses, optimizer, seed=0)
+        step = make_step(self.split, compute_losses, optimizer)
         quickly = None if optimise else {"xla_backend_optimization_level": 0}
         self.run = jax.jit(step, donate_argnums=0, compiler_options=quickly)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from piza_jax.errors import PizaError
-from piza_jax.training import checkpoint
+from piza_jax.training import checkpoint, loop
 from piza_jax.training.loop import fit
 from piza_jax.training.throughput import Throughput
 from piza_jax.training.writer import read_metrics
@@ -35,6 +35,17 @@ def test_learns_and_reports(tmp_path, capsys):
     parameters = (tmp_path / "parameters.txt").read_text()
     assert "backbone/kernel" in parameters
     assert "layers/0/kernel" in parameters
+
+
+def test_runs_of_several_seeds_share_a_program(tmp_path, monkeypatch):
+    def seeded(seed, compiled=None):
+        config = tiny_task.make_config(**{"train.num_steps": 6, "seed": seed})
+        return fit(tiny_task.make_task(config), config, tmp_path / f"{seed} {compiled is None}", compiled)
+
+    first, own = seeded(0), seeded(1)
+    monkeypatch.setattr(loop, "compile_step", None)
+    assert seeded(1, first.compiled).scalars == own.scalars
+    assert own.scalars["loss"] != first.scalars["loss"]
 
 
 def test_epochs_set_the_number_of_steps(tmp_path):

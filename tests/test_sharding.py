@@ -110,7 +110,7 @@ def run_one_step(devices, *sizes):
         before = jax.device_get(state.trainable)
         placed = {name: leaf.sharding.spec for name, leaf in state.trainable.items()}
         batch = sharding.put_batch(mesh, next(iter(task.dataset)))
-        step = jax.jit(make_step(split, task.loss, optimizer, seed=0), donate_argnums=0)
+        step = jax.jit(make_step(split, task.loss, optimizer), donate_argnums=0)
         state, scalars = step(state, frozen, batch)
         return jax.device_get(scalars), before, jax.device_get(state.trainable), placed
 
@@ -149,7 +149,7 @@ def run_detector_step(devices, sizes, parameters):
         state = jax.device_put(state, shardings)
         batch = sharding.put_batch(mesh, tiny_detector.batch())
         step = jax.jit(
-            make_step(split, compute_losses, optimizer, seed=0),
+            make_step(split, compute_losses, optimizer),
             donate_argnums=0,
             out_shardings=(shardings, sharding.replicated(mesh)),
         )

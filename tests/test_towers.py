@@ -65,7 +65,7 @@ def test_steps_on_the_towers_lower_their_loss_and_leave_all_else_bit_for_bit():
     )
     optimizer = make_optimizer(config, make_schedule(config, 1, 10))
     loss = partial(compute_tower_losses, config=LossConfig(cell_weight=2.0))
-    step = jax.jit(make_step((graph, *states), loss, optimizer, 0))
+    step = jax.jit(make_step((graph, *states), loss, optimizer))
     state, losses = TrainState(np.int32(0), start, optimizer.init(start)), []
     for _ in range(6):
         state, scalars = step(state, {}, caption_batch())

@@ -7,6 +7,7 @@ about a level.
 import json
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from piza_jax.errors import PizaError
 
 FILE = "preprocessor_config.json"
 _RESCALE = 1 / 255
+_LARGE = 2**26  # bytes of canvases that threads fill
 _STEPS = ("do_resize", "do_rescale", "do_normalize", "do_pad")
 
 
@@ -170,8 +172,18 @@ class Preprocessing:
 def on_canvas(views: Sequence[np.ndarray], canvas_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Views uint8 [h, w, 3] in the top left corner of canvases uint8 [B, H, W, 3], and their valid_hw int32 [B, 2]."""
     canvas = np.zeros((len(views), *canvas_hw, 3), np.uint8)
-    for row, view in enumerate(views):
-        canvas[row, : view.shape[0], : view.shape[1]] = view
+
+    def put(row: int) -> None:
+        height, width = views[row].shape[:2]
+        canvas[row, :height, :width] = views[row]
+
+    if canvas.nbytes < _LARGE:
+        for row in range(len(views)):
+            put(row)
+    else:
+        # A device waits for it, and the memory is fresh: most of the time goes into the first touch of its pages.
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(put, range(len(views))))
     return canvas, np.array([view.shape[:2] for view in views], np.int32)
 
 

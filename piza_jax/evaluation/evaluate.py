@@ -1,6 +1,11 @@
 """Ground every record of a source and measure the boxes against the annotations."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -66,22 +71,51 @@ def predictions(
     if not len(records):
         raise PizaError("there is nothing to evaluate: the source holds no record")
     chosen = spread(len(records), num_records)
-    for start in range(0, len(chosen), grounder.batch_size):
-        indices = chosen[start : start + grounder.batch_size]
-        batch = [records[index] for index in indices]
-        photos: list[np.ndarray] = []
-        targets = []
-        for record in batch:
-            with naming(record):
-                photo = decode_rgb(record["image"], record["name"])
-                targets.append(check_box(record["box_xyxy"], (photo.shape[1], photo.shape[0])))
-                grounder.tokenizer.encode(record["expression"], grounder.max_tokens)
-            photos.append(photo)
-        found = (ground or grounder.ground)(photos, [record["expression"] for record in batch])
-        overlaps = np.asarray(iou_and_giou(jnp.array([one.box for one in found]), jnp.array(targets))[0])
-        for index, record, target, overlap, one in zip(indices, batch, targets, overlaps, found, strict=True):
-            x0, y0, x1, y1 = map(float, target)
-            yield Prediction(index, int(record["id"]), str(record["name"]), (x0, y0, x1, y1), float(overlap), one)
+    with contextlib.closing(_opened(grounder, records, chosen)) as opened:
+        while batch := list(itertools.islice(opened, grounder.batch_size)):
+            photos, texts = [one.photo for one in batch], [one.record["expression"] for one in batch]
+            found = (ground or grounder.ground)(photos, texts)
+            targets = np.array([one.target for one in batch])
+            overlaps = np.asarray(iou_and_giou(jnp.array([one.box for one in found]), jnp.array(targets))[0])
+            for opening, overlap, one in zip(batch, overlaps, found, strict=True):
+                x0, y0, x1, y1 = map(float, opening.target)
+                named = int(opening.record["id"]), str(opening.record["name"])
+                yield Prediction(opening.index, *named, (x0, y0, x1, y1), float(overlap), one)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A record with its place, its photo uint8 [H, W, 3] and its box, xyxy photo pixels [4]."""
+
+    index: int
+    record: Mapping[str, Any]
+    photo: np.ndarray
+    target: np.ndarray
+
+
+def _opened(grounder: Grounder, records: Records, chosen: Sequence[int]) -> Generator[_Opened, None, None]:
+    """The records in order, their photos decoded by threads, a batch ahead of the device."""
+
+    def decode(index: int) -> _Opened:
+        record = records[index]
+        with naming(record):
+            photo = decode_rgb(record["image"], record["name"])
+            target = check_box(record["box_xyxy"], (photo.shape[1], photo.shape[0]))
+            grounder.tokenizer.encode(record["expression"], grounder.max_tokens)
+        return _Opened(index, record, photo, target)
+
+    with ThreadPoolExecutor(min(grounder.batch_size, os.cpu_count() or 1)) as pool:
+        waiting: deque[Future[_Opened]] = deque()
+        try:
+            for index in chosen:
+                waiting.append(pool.submit(decode, index))
+                if len(waiting) > grounder.batch_size:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for one in waiting:
+                one.cancel()
 
 
 def measure(found: Sequence[Prediction], edges_px2: Sequence[float] = metrics.SIZE_EDGES_PX2) -> metrics.Groups:

@@ -24,14 +24,17 @@ from piza_jax.training.throughput import compile_step
 
 
 class FitResult(NamedTuple):
-    """Where a run ended: the step, the last scalars, and whether a signal stopped it early."""
+    """Where a run ended: the step, the last scalars, whether a signal stopped it early, and the compiled step."""
 
     step: int
     scalars: dict[str, float]
     interrupted: bool
+    compiled: jax.stages.Compiled | None = None
 
 
-def fit(task: Task, config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
+def fit(
+    task: Task, config: ConfigDict, workdir: str | os.PathLike[str], compiled: jax.stages.Compiled | None = None
+) -> FitResult:
     """Train task in workdir from its last checkpoint, or from the start where there is none.
 
     Args:
@@ -39,6 +42,8 @@ def fit(task: Task, config: ConfigDict, workdir: str | os.PathLike[str]) -> FitR
         config: seed, train.{batch_size, num_epochs, num_steps, log_every}, optimizer, mesh.{data, fsdp,
             tensor, min_shard_size}, checkpoint.{every, keep}, evaluation.every.
         workdir: folder of the run; see checkpoint.py and writer.py for what it holds.
+        compiled: the step of an earlier fit whose configuration differs in the seed and the data alone, to run it
+            instead of compiling it again.
 
     Raises:
         PizaError: a mesh or batch that does not fit, a workdir of another configuration, a loss that is not finite,
@@ -55,7 +60,7 @@ def fit(task: Task, config: ConfigDict, workdir: str | os.PathLike[str]) -> FitR
         iterator = iter(task.dataset)
         start, state, frozen = run.start(checkpoints, iterator)
         describe(mesh, state.trainable, frozen, Path(workdir))
-        return run.train(start, state, frozen, iterator, checkpoints, Path(workdir))
+        return run.train(start, state, frozen, iterator, checkpoints, Path(workdir), compiled)
 
 
 class _Run(Program):
@@ -69,10 +74,14 @@ class _Run(Program):
             return 0, state, frozen
         target, target_frozen = self.arguments()
         step, trainable, optimizer = checkpoints.restore(target.trainable, target.optimizer, iterator)
-        counter = jax.device_put(jnp.int32(step), self.state_shardings.step)
         frozen = checkpoints.restore_frozen(target_frozen)
         say(f"resumed from step {step}")
-        return step, TrainState(counter, trainable, optimizer), frozen
+        return step, self._state(step, trainable, optimizer), frozen
+
+    def _state(self, step: int, trainable: dict[str, jax.Array], optimizer: Any) -> TrainState:
+        counter = jax.device_put(jnp.int32(step), self.state_shardings.step)
+        seed = jax.device_put(np.uint32(self.config.seed % 2**32), self.state_shardings.seed)
+        return TrainState(counter, trainable, optimizer, seed)
 
     def _initialise(self) -> tuple[TrainState, dict[str, jax.Array]]:
         scales = self.config.train.get("initial_scales", ())
@@ -97,8 +106,7 @@ class _Run(Program):
             for name in places.keys() & given.keys():
                 part[name] = jax.device_put(np.asarray(given[name], names[name].dtype), places[name])
         optimizer = jax.jit(self.optimizer.init, out_shardings=self.state_shardings.optimizer)(trainable)
-        counter = jax.device_put(jnp.int32(0), self.state_shardings.step)
-        return TrainState(counter, trainable, optimizer), frozen
+        return self._state(0, trainable, optimizer), frozen
 
     def train(
         self,
@@ -108,9 +116,10 @@ class _Run(Program):
         iterator: Iterator[Mapping[str, np.ndarray]],
         checkpoints: checkpoint.Checkpoints,
         workdir: Path,
+        compiled: jax.stages.Compiled | None = None,
     ) -> FitResult:
         """Steps start..num_steps - 1."""
-        config, compiled = self.config, None
+        config = self.config
         scalars: dict[str, Any] = {}
         with Reporter(workdir, start, self.num_steps, config) as reporter, StopSignal() as stop:
             if start and self._evaluation_due(start) and not reporter.evaluated(start):
@@ -144,9 +153,9 @@ class _Run(Program):
                 if interrupted:
                     checkpoints.wait()
                     say(f"stopped by a signal after step {step}, which is saved; start again to go on")
-                    return FitResult(step, scalars, True)
+                    return FitResult(step, scalars, True, compiled)
         checkpoints.wait()
-        return FitResult(max(start, self.num_steps), scalars, False)
+        return FitResult(max(start, self.num_steps), scalars, False, compiled)
 
     def _evaluation_due(self, step: int) -> bool:
         every = self.config.evaluation.every

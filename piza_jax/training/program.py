@@ -60,12 +60,12 @@ class Program:
         optim.check_rules(settings, [*trainable, *self.abstract_frozen])
         if not trainable:
             raise PizaError(f"peft={config.get('peft')!r} leaves nothing to train")
-        step = jax.ShapeDtypeStruct((), jnp.int32)
-        self.abstract_state = TrainState(step, trainable, jax.eval_shape(self.optimizer.init, trainable))
+        step, seed = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.int32, jnp.uint32))
+        self.abstract_state = TrainState(step, trainable, jax.eval_shape(self.optimizer.init, trainable), seed)
         self.state_shardings = sharding.state_shardings(mesh, self.abstract_state, config.mesh.min_shard_size)
         self.frozen_shardings = sharding.state_shardings(mesh, self.abstract_frozen, config.mesh.min_shard_size)
         self.step = jax.jit(
-            make_step(self.split_model, task.loss, self.optimizer, config.seed),
+            make_step(self.split_model, task.loss, self.optimizer),
             donate_argnums=0,
             out_shardings=(self.state_shardings, sharding.replicated(mesh)),
         )

@@ -54,7 +54,12 @@ STAGES = ("detector", "towers")
 Evaluate = Callable[[PizaDetector, int], Mapping[str, float]]
 
 
-def train(config: ConfigDict, workdir: str | os.PathLike[str], evaluate: Evaluate | None = None) -> FitResult:
+def train(
+    config: ConfigDict,
+    workdir: str | os.PathLike[str],
+    evaluate: Evaluate | None = None,
+    compiled: jax.stages.Compiled | None = None,
+) -> FitResult:
     """Train the detector that a configuration describes; continues where workdir has a checkpoint.
 
     Args:
@@ -62,11 +67,12 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str], evaluate: Evaluat
         workdir: folder of the run.
         evaluate: (model, step) -> {name: number}, run every config.evaluation.every steps and at the end; by default
             that of make_evaluate, where config.evaluation.every is above 0.
+        compiled: see loop.fit.
 
     Raises:
         PizaError: anything in the configuration, the data or the workdir that cannot be used; see loop.fit.
     """
-    return fit(build_task(config, workdir, evaluate), config, workdir)
+    return fit(build_task(config, workdir, evaluate), config, workdir, compiled)
 
 
 def build_task(config: ConfigDict, workdir: str | os.PathLike[str], evaluate: Evaluate | None = None) -> Task:
