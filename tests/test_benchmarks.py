@@ -22,7 +22,7 @@ def test_small(name, tmp_path, monkeypatch, capsys):
     more = some.get(name, [])
     row = (RUNS | LONG)[name].main(["--small", "--runs=1", "--append", *more])
     if name in LONG:
-        part = r"ops/deformable_cpu.py:\w+ \(backward\)" if name == "train_step" else r"ops/deformable_cpu.py:\w+"
+        part = r"ops/deformable_direct.py:\w+ \(backward\)" if name == "train_step" else r"ops/deformable_direct.py:\w+"
         assert re.search(rf"^\| {part} \| [\d.]+ \| [\d.]+ % \| \d+ \|$", capsys.readouterr().out, re.M)
     assert (tmp_path / "RESULTS.md").read_text().splitlines()[-1] == row
     cells = dict(zip(table.HEAD, re.split(r" \| ", row.strip("| ")), strict=True))

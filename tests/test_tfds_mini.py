@@ -118,6 +118,19 @@ def test_a_build_may_name_its_splits_and_photos_built_apart_are_noticed(tmp_path
             val[index]
 
 
+def test_the_command_takes_scenes_of_each_split(tmp_path, capsys):
+    assert main([f"--data_dir={tmp_path}", "--variants=normal", "--workers=1", "--scenes", "val=2", "train=1"]) == 0
+    assert [line.rpartition(":")[0] for line in capsys.readouterr().out.splitlines()[-2:]] == [
+        "normal train",
+        "normal val",
+    ]
+    assert main([f"--data_dir={tmp_path}", "--scenes", "val=2"]) == 2
+    assert "--scenes is for one variant" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([f"--data_dir={tmp_path}", "--scenes", "val"])
+    assert "'val' is not SPLIT=NUMBER, such as train_s=300" in capsys.readouterr().err
+
+
 def test_missing_things_are_named(built, tmp_path):
     with pytest.raises(PizaError, match="there is no data set 'mini', only sorec, sorec_mini, sorec_mini_normal"):
         tfds_sorec.open_split(built, "val", dataset="mini")

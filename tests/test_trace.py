@@ -13,7 +13,7 @@ from piza_jax.ops import deformable as op
 @pytest.fixture(scope="module")
 def sampling():
     inputs = deformable.make_inputs(1, 128)
-    call = deformable.make_ours(*inputs, "float32", form="tpu")  # in parts that have names
+    call = deformable.make_ours(*inputs, "float32", form="packed")  # in parts that have names
     call()
     return trace.trace(call, jax.devices("cpu")[0])
 

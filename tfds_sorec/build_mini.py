@@ -55,10 +55,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data_dir", required=True, help="where the data set is written")
     parser.add_argument("--scale", type=float, default=1.0, help="number of scenes over the default one")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS, help="both by default")
+    parser.add_argument(
+        "--scenes", nargs="+", type=_split_and_number, metavar="SPLIT=N", help="of one variant, instead of --scale"
+    )
     parser.add_argument("--workers", type=int, help="processes that draw; one for each core by default")
     options = parser.parse_args(arguments)
     try:
-        counts = build(options.data_dir, options.scale, options.variants, workers=options.workers)
+        scenes = dict(options.scenes) if options.scenes else None
+        if scenes and len(options.variants) != 1:
+            raise PizaError("--scenes is for one variant; add --variants=small or --variants=normal")
+        counts = build(options.data_dir, options.scale, options.variants, scenes, options.workers)
     except PizaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -66,6 +72,13 @@ def main(arguments: list[str] | None = None) -> int:
         for split, number in splits.items():
             print(f"{variant} {split}: {number} expressions")
     return 0
+
+
+def _split_and_number(text: str) -> tuple[str, int]:
+    split, _, number = text.partition("=")
+    if not split or not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not SPLIT=NUMBER, such as train_s=300")
+    return split, int(number)
 
 
 if __name__ == "__main__":

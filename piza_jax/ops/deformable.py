@@ -1,26 +1,25 @@
 """Multi-scale deformable attention sampling (Zhu et al. 2021, eq. 3), head by head, in the form that a device likes.
 
-On a TPU and a GPU it is one packed gather: the four neighbours of a sampling point are stored side by side in one row
-of a table, so a point costs one row read instead of four. The table of one (sample, head) is small enough for a fast
-memory; ``lax.map`` walks over them, on a GPU in groups. The form for a CPU is in ``deformable_cpu``.
+On a TPU it is one packed gather: the four neighbours of a sampling point are stored side by side in one row of a table,
+so a point costs one row read instead of four. The table of one (sample, head) is small enough for a fast memory;
+``lax.map`` walks over them. The form of all other devices is in ``deformable_direct``.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from piza_jax.ops import deformable_cpu
+from piza_jax.ops import deformable_direct
 from piza_jax.ops.platforms import traced_platform
 
 BATCH_AXES = ("data", "fsdp")
 HEAD_AXIS = "tensor"
-FORMS = ("cpu", "gpu", "tpu")
-GATHERED_BYTES = 2**32  # that the GPU form may hold at a time, if the compiler writes out what it gathers
-_LOWERED = {"tpu": "tpu", "gpu": "gpu", "cuda": "gpu", "rocm": "gpu", "default": "cpu"}
+FORMS = ("direct", "packed")
+_LOWERED = {"tpu": "packed", "default": "direct"}
 
 
 def _pack_level(values: jax.Array, shape_hw: tuple[int, int]) -> jax.Array:
@@ -52,14 +51,11 @@ def _rows_and_weights(
     return rows, corner * jnp.where(inside, attention, 0.0)[..., None]
 
 
-def _combine_corners(gathered: jax.Array, weights: jax.Array) -> jax.Array:
-    """GPU form: [Q, K, 4 C] rows and [Q, K, 4] weights -> [Q, C]."""
-    split = gathered.reshape(*weights.shape, -1)
-    return jnp.sum(split * weights[..., None].astype(split.dtype), axis=(1, 2))
-
-
 def _combine_lanes(gathered: jax.Array, weights: jax.Array) -> jax.Array:
-    """TPU form: keeps all 4 C lanes together and lets one small matmul add the corners; 3-8 times faster there."""
+    """[Q, K, 4 C] rows and [Q, K, 4] weights -> [Q, C].
+
+    Keeps all 4 C lanes together and lets one small product add the corners, which is 3 to 8 times faster on a TPU.
+    """
     channels = gathered.shape[-1] // 4
     spread = jnp.repeat(jnp.eye(4, dtype=gathered.dtype), channels, axis=1)  # [4, 4 C]
     lanes = jnp.einsum("qkc,cd->qkd", weights.astype(gathered.dtype), spread)
@@ -67,11 +63,7 @@ def _combine_lanes(gathered: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.sum(gathered * lanes, axis=1) @ fold
 
 
-def _sample_head(
-    operands: tuple[jax.Array, jax.Array, jax.Array],
-    shapes_hw: tuple[tuple[int, int], ...],
-    combine: Callable[[jax.Array, jax.Array], jax.Array],
-) -> jax.Array:
+def _sample_head(operands: tuple[jax.Array, jax.Array, jax.Array], shapes_hw: tuple[tuple[int, int], ...]) -> jax.Array:
     """Values [N, C], locations [Q, L, P, 2], attention [Q, L, P] of one (sample, head) -> [Q, C]."""
     values, locations, attention = operands
     tables, start = [], 0
@@ -82,7 +74,7 @@ def _sample_head(
     rows, weights = _rows_and_weights(locations, attention, shapes_hw)
     queries = rows.shape[0]
     gathered = table.at[rows.reshape(queries, -1)].get(mode="promise_in_bounds")  # [Q, L * P, 4 C]
-    return combine(gathered, weights.reshape(queries, -1, 4))
+    return _combine_lanes(gathered, weights.reshape(queries, -1, 4))
 
 
 def _sample_local(
@@ -95,35 +87,18 @@ def _sample_local(
 ) -> jax.Array:
     run = partial(_sample_local, shapes_hw=shapes_hw)
     if form is None:  # decided when lowered, so that a program exported for several platforms has the form of each
-        forms = {name: partial(run, form=form) for name, form in _LOWERED.items() if name != "gpu"}
+        forms = {name: partial(run, form=form) for name, form in _LOWERED.items()}
         return jax.lax.platform_dependent(values, locations, attention, **forms)
-    if form == "cpu":
-        return deformable_cpu.sample(values, locations, attention, shapes_hw)
-    batch, queries, heads, levels, points = locations.shape[:5]
-    combine = _combine_lanes if form == "tpu" else _combine_corners
-    body = jax.checkpoint(partial(_sample_head, shapes_hw=shapes_hw, combine=combine))
+    if form == "direct":
+        return deformable_direct.sample(values, locations, attention, shapes_hw)
+    batch, queries, heads = locations.shape[:3]
+    body = jax.checkpoint(partial(_sample_head, shapes_hw=shapes_hw))
     flat = tuple(
         jnp.moveaxis(array, 2, 1).reshape(batch * heads, array.shape[1], *array.shape[3:])
         for array in (values, locations, attention)
     )
-    group = None
-    if form == "gpu":
-        # In float32, since many rows of a gradient add up in one place, which is ten times slower in bfloat16.
-        flat = flat[0].astype(jnp.float32), *flat[1:]
-        group = _group(batch * heads, 4 * queries * levels * points * values.shape[-1] * 4)
-    out = jax.lax.map(body, flat, batch_size=group).astype(values.dtype).reshape(batch, heads, queries, -1)
+    out = jax.lax.map(body, flat).reshape(batch, heads, queries, -1)
     return jnp.moveaxis(out, 1, 2).reshape(batch, queries, -1)
-
-
-def _group(heads: int, gathered: int) -> int | None:
-    """How many (sample, head) pairs are sampled at once: as many as may be, in groups of one size.
-
-    One pair is too little work for a GPU. None, one after another, where an export leaves the batch open.
-    """
-    if not isinstance(heads, int):
-        return None
-    most = min(max(GATHERED_BYTES // gathered, 1), heads)
-    return next(size for size in range(most, 0, -1) if heads % size == 0)
 
 
 def sharded_axes(batch: int) -> tuple[str, ...]:
