@@ -62,6 +62,7 @@ def measure(options: argparse.Namespace, sources: Mapping[str, Any], model: "Loa
     """
     from piza_jax.data.preprocess import Preprocessing
     from piza_jax.evaluation import curve
+    from piza_jax.evaluation.tune import LOOK_BACK
     from piza_jax.evaluation.report_page import Curve
     from piza_jax.piza.zoom import ZoomConfig
 
@@ -71,7 +72,8 @@ def measure(options: argparse.Namespace, sources: Mapping[str, Any], model: "Loa
     words = options.method or curve.default_words(bool(model.config.history), zoom.canvas_hw, view.shortest_edge)
     beams = curve.BEAMS if options.beam is None else (options.beam,)
     canvases = canvases_of(options.curve_canvases)
-    ways = curve.ways_of(words, options.max_steps or zoom.max_steps, beams, canvases)
+    back = LOOK_BACK if options.look_back is None else options.look_back
+    ways = curve.ways_of(words, options.max_steps or zoom.max_steps, beams, canvases, back)
 
     def open_way(way: curve.Way) -> Any:
         return open_grounder(argparse.Namespace(**{**vars(options), **way.zoom}), way.word, model)

@@ -47,11 +47,23 @@ def test_the_first_zoom_is_swept_and_the_others_are_measured_once():
     assert [way.zoom for way in ways[:4]] == [
         {"max_steps": 1, "beam": 1},
         {"max_steps": 2, "beam": 1},
-        {"max_steps": 2, "beam": 3},
+        {"max_steps": 2, "beam": 3, "look_back": ()},
         {},
     ]
     assert [way.family for way in ways[:4]] == ["piza steps", "piza steps", "piza beam", ""]
     assert [way.word for way in curve.ways_of(["grid:2", "training_free"], 1, ())] == ["grid:2", "training_free"]
+
+
+def test_a_beam_that_looks_back_is_a_way_of_its_own():
+    ways = curve.ways_of(["single", "piza"], 1, (2, 3, 5), look_back=[0.8, 0.5])
+    assert [way.label for way in ways[2:]] == [
+        "piza, beam 2", "piza, beam 3", "piza, beam 5", "piza, beam 3, looking back"
+    ]  # fmt: skip
+    assert ways[-1].zoom == {"max_steps": 1, "beam": 3, "look_back": (0.8, 0.5)}
+    assert ways[-1].family == "piza looking back"
+    assert open_grounder(ways[-1]).zoom_config.look_back == (0.8, 0.5)
+    assert curve.ways_of(["piza"], 1, (1, 4), look_back=[0.5])[-1].zoom["beam"] == 4
+    assert [way.label for way in curve.ways_of(["piza"], 1, (1,), look_back=[0.5])] == ["piza, 1 step"]
 
 
 def test_canvases_are_a_family_of_the_swept_zoom():
@@ -223,16 +235,16 @@ def test_the_command_measures_what_is_asked_for(files, tmp_path, monkeypatch, ca
     command = ["evaluate", "--checkpoint=any", *files[0], "--num_records=2", f"--curve={tmp_path}/new/curve"]
     options = ["--method=piza", "--method=single", "--max_steps=1", "--beam=2", "--curve_canvases=64x80"]
     assert main([*command, *options]) == 0
-    labels = ["piza, 1 step", "piza, beam 2", "piza, canvas 64x80", "single"]
+    labels = ["piza, 1 step", "piza, beam 2", "piza, beam 2, looking back", "piza, canvas 64x80", "single"]
     printed = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[0].removeprefix("| ") for line in printed] == labels
-    assert printed == (tmp_path / "new" / "curve" / "curve.md").read_text().splitlines()[-4:]
+    assert printed == (tmp_path / "new" / "curve" / "curve.md").read_text().splitlines()[-5:]
     stored = json.loads((tmp_path / "new" / "curve" / "curve.json").read_text())
-    assert (stored["split"], [row["count"] for row in stored["points"]]) == ("made", [2, 2, 2, 2])
-    assert [row["passes"] for row in stored["points"]] == [1, 1, 1, 1]
+    assert (stored["split"], [row["count"] for row in stored["points"]]) == ("made", [2] * 5)
+    assert [row["passes"] for row in stored["points"]] == [1, 1, 5, 1, 1]
     families = [row["family"] for row in stored["points"]]
-    assert families == ["piza steps", "piza beam", "piza canvas", ""]
-    assert canvases[:3] == [(96, 96), (96, 96), (64, 80)]
+    assert families == ["piza steps", "piza beam", "piza looking back", "piza canvas", ""]
+    assert canvases[:4] == [(96, 96), (96, 96), (96, 96), (64, 80)]
     other = tmp_path / "other.json"
     other.write_text("[]")
     for more, words in (

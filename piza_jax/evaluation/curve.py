@@ -20,6 +20,7 @@ from piza_jax.evaluation.save import save_json, save_text
 from piza_jax.piza.grounding import Grounder
 
 BEAMS = (2, 3, 5)
+LOOKING_BACK = 3  # paths of the beam that looks back, if it is one of those
 _ZOOMS = ("piza", "training_free")
 
 
@@ -87,6 +88,7 @@ def ways_of(
     max_steps: int,
     beams: Sequence[int] = BEAMS,
     canvases_hw: Sequence[tuple[int, int]] = (),
+    look_back: Sequence[float] = (),
 ) -> list[Way]:
     """Every method once, but the first zoom among them with 1 to max_steps steps, and at max_steps with more changed.
 
@@ -95,6 +97,7 @@ def ways_of(
         max_steps: most steps of the zoom.
         beams: numbers of paths of the zoom, at max_steps.
         canvases_hw: heights and widths of canvases of the zoom beside its own, at max_steps with one path.
+        look_back: sides of the wider views of one way more, a beam that looks back, see ``ZoomConfig``; none: no such.
 
     Raises:
         PizaError: an unknown method, or canvases without a zoom.
@@ -109,9 +112,14 @@ def ways_of(
         for steps in range(1, max_steps + 1):
             label = f"{word}, {steps} step{'s' if steps > 1 else ''}"
             ways.append(Way(label, word, {"max_steps": steps, "beam": 1}, f"{word} steps"))
-        for beam in beams:
-            if beam > 1:
-                ways.append(Way(f"{word}, beam {beam}", word, {"max_steps": max_steps, "beam": beam}, f"{word} beam"))
+        several = [beam for beam in beams if beam > 1]
+        for beam in several:
+            zoom = {"max_steps": max_steps, "beam": beam, "look_back": ()}
+            ways.append(Way(f"{word}, beam {beam}", word, zoom, f"{word} beam"))
+        if several and look_back:
+            beam = LOOKING_BACK if LOOKING_BACK in several else several[0]
+            zoom = {"max_steps": max_steps, "beam": beam, "look_back": tuple(look_back)}
+            ways.append(Way(f"{word}, beam {beam}, looking back", word, zoom, f"{word} looking back"))
         for height, width in dict.fromkeys(canvases_hw):
             label = f"{word}, canvas {height}" + (f"x{width}" if width != height else "")
             zoom = {"max_steps": max_steps, "beam": 1, "canvas_hw": (height, width)}
