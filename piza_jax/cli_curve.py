@@ -62,8 +62,8 @@ def measure(options: argparse.Namespace, sources: Mapping[str, Any], model: "Loa
     """
     from piza_jax.data.preprocess import Preprocessing
     from piza_jax.evaluation import curve
-    from piza_jax.evaluation.tune import LOOK_BACK
     from piza_jax.evaluation.report_page import Curve
+    from piza_jax.evaluation.tune import LOOK_BACK
     from piza_jax.piza.zoom import ZoomConfig
 
     ((split, source),) = sources.items()
