@@ -58,9 +58,9 @@ def make_batch(loaded: Any, size: int, canvas: int, tokens: int, max_tokens: int
 class Ours:
     """The trainer's own step, from the converted detector."""
 
-    def __init__(self, loaded: Any, remat: str, optimise: bool):
+    def __init__(self, loaded: Any, remat: str, scan: bool, optimise: bool):
         """``optimise``: let the compiler take its time, which a step that runs twice is not worth."""
-        detector = dataclasses.replace(loaded.config.detector, remat=remat)
+        detector = dataclasses.replace(loaded.config.detector, remat=remat, scan_layers=scan)
         config = dataclasses.replace(config_of_method(METHOD, detector), history=False)
         self.split = select.split(peers.extended(loaded, config), METHOD)
         trained, frozen = (flatten_state(state) for state in self.split[1:])
@@ -88,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> str:
     parser.add_argument("--tokens", type=int, default=32, help="of each sentence")
     parser.add_argument("--max_tokens", type=int, default=256, help="that ours pads them to")
     parser.add_argument("--remat", choices=REMAT, default="none", help="what ours recomputes in the backward pass")
+    parser.add_argument("--scan", action="store_true", help="ours compiles a layer once and loops over the weights")
     trace.add_option(parser)
     options = parser.parse_args(arguments)
     tiny = (options.size or ("tiny" if options.small else "swin_t")) == "tiny"
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> str:
 
         pair = peers.make_pair(Path(folder), tiny, machine)
         batch = make_batch(pair.loaded, options.batch, canvas, options.tokens, options.max_tokens)
-        ours = Ours(pair.loaded, options.remat, optimise=not options.small)
+        ours = Ours(pair.loaded, options.remat, options.scan, optimise=not options.small)
         theirs = Trainer(pair.model, ours.weights, machine, ours.settings)
         count, peer_count = sum(x.size for x in ours.weights.values()), sum(x.numel() for x in theirs.parameters)
         interleaved.check("trainable parameters", abs(count - peer_count), 0)
@@ -123,7 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> str:
     print(f"ours: {flops / 1e12:.3g} TFLOP in matrix products a step, {flops / 1e12 / times[0].median:.3g} TFLOP/s")
     padded = f"{options.tokens} tokens (ours padded to {options.max_tokens})"
     shapes = f"{'tiny' if tiny else 'Swin-T'}, batch {options.batch}, {canvas} x {canvas}, {padded}, remat"
-    shapes = f"{shapes} {options.remat}; {count / 1e6:.2f} M trained, {flops / 1e12:.3g} TFLOP"
+    kept = f"{options.remat}, layers in a loop" if options.scan else options.remat
+    shapes = f"{shapes} {kept}; {count / 1e6:.2f} M trained, {flops / 1e12:.3g} TFLOP"
     result = table.Result(TITLE, shapes, *times, BAR[machine.kind], difference)
     return table.report(result, machine, options, table.command("train_step", arguments))
 

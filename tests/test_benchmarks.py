@@ -17,7 +17,7 @@ def test_small(name, tmp_path, monkeypatch, capsys):
     some = {
         "deformable": ["--no-memory", "--batch=1"],
         "zoom": ["--batch=2", "--peer_photos=1", "--profile"],
-        "train_step": ["--profile"],
+        "train_step": ["--profile", "--scan"],
     }
     more = some.get(name, [])
     row = (RUNS | LONG)[name].main(["--small", "--runs=1", "--append", *more])
