@@ -4,6 +4,7 @@ import nbformat
 import pytest
 
 from colab.execute import ROOT, execute
+from tests.conftest import HASTY
 
 NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
 
@@ -37,7 +38,7 @@ def test_outputs_are_committed(path):
 def test_runs_from_top_to_bottom(path, monkeypatch, tmp_path):
     monkeypatch.setenv("PIZA_SMOKE", "1")
     monkeypatch.setenv("PIZA_PLACE", str(tmp_path))
-    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv("XLA_FLAGS", " ".join(HASTY))
     notebook = execute(path, timeout_s=600)
     assert len(outputs(notebook, "image/png")) >= 2
     assert not outputs(notebook, "error")
