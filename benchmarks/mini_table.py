@@ -136,10 +136,11 @@ def _train(settings: Settings, name: str, train_split: str, seed: int, workdir: 
     row, config = ROWS[name], config_of(settings, name, train_split, seed)
     say(f"\n{row.title} on {train_split}, seed {seed}")
     began = time.perf_counter()
-    ended = train(config, workdir, compiled=_STEPS.get(name))
+    ended = train(config, workdir, compiled=_STEPS.get((settings, name)))
     if ended.interrupted:
         raise SystemExit(130)
-    _STEPS[name] = ended.compiled
+    _STEPS[settings, name] = ended.compiled
+    _open.cache_clear()
     return {"train_seconds": time.perf_counter() - began, "steps": config.train.num_steps, **_count(workdir)}
 
 
@@ -193,8 +194,8 @@ def evaluate(settings: Settings, name: str, source: str, split: str, changes: Se
 
 
 # Runs of one row, which differ in seed and data alone, share its compiled programs.
-_STEPS: dict[str, Any] = {}
-_GROUNDERS: dict[str, tuple[str, Any]] = {}  # with the weights in force
+_STEPS: dict[tuple[Settings, str], Any] = {}
+_GROUNDERS: dict[tuple[Settings, str], tuple[str, Any]] = {}  # with the weights in force
 
 
 @lru_cache(maxsize=1)
@@ -209,16 +210,16 @@ def _grounder(settings: Settings, name: str, source: str) -> Any:
 
     from piza_jax.grounder import load
 
-    if name not in _GROUNDERS:
+    if (settings, name) not in _GROUNDERS:
         options: dict[str, Any] = {}
         if name == "zero_shot":
             views = config_of(settings, "piza_adapter_plus", "train_s", 0).data.canvas_hw
             options = {"max_steps": 1, "canvas_hw": tuple(views)}
-        _GROUNDERS[name] = source, load(_open(source), devices=jax.local_devices(), **options)
-    there, grounder = _GROUNDERS[name]
+        _GROUNDERS[settings, name] = source, load(_open(source), devices=jax.local_devices(), **options)
+    there, grounder = _GROUNDERS[settings, name]
     if there != source:
         grounder.update(_open(source).model)
-        _GROUNDERS[name] = source, grounder
+        _GROUNDERS[settings, name] = source, grounder
     return grounder
 
 
