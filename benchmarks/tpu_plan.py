@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 
 from piza_jax.errors import PizaError
 from piza_jax.piza.detector import config_from_dict
-from piza_jax.plan.chips import devices_of, find_chip
+from piza_jax.plan.chips import Chip, devices_of, find_chip
 from piza_jax.plan.plan import Plan, make_plan
-from piza_jax.plan.programs import make_program, measure_zoom
+from piza_jax.plan.programs import Measured, make_program, measure_zoom
 from piza_jax.plan.roofline import estimate
 from piza_jax.training import sharding
 from piza_jax.training.config import load_config
@@ -36,11 +36,15 @@ def row(name: str, method: str, each: int, plan: Plan, seconds: float) -> str:
     """One line of the table."""
     chips = len(devices_of(name))
     step, times = plan.step, plan.step_times
-    usable = plan.chip.usable_bytes / 2**30 if plan.chip else float("nan")
-    total = "?" if step.total is None else f"{step.total / 2**30:.2f}"
-    memory = f"{total} of {usable:.2f}{'' if step.fits else ', does not fit'}"
     reduced = sum(one.bytes * one.times for one in step.collectives if one.kind == "all-reduce") / 2**20
-    cells = [f"{name}, {chips}", method, str(each), memory, f"{step.flops / chips / 1e12:.2f}", f"{reduced:.1f}"]
+    cells = [
+        f"{name}, {chips}",
+        method,
+        str(each),
+        _memory(step, plan.chip),
+        f"{step.flops / chips / 1e12:.2f}",
+        f"{reduced:.1f}",
+    ]
     if times and plan.hours:
         rates = step.batch / chips / times.high, step.batch / chips / times.low
         cells += [f"{1e3 * times.low:.0f}..{1e3 * times.high:.0f}", times.limiter, f"{rates[0]:.1f}..{rates[1]:.1f}"]
@@ -48,6 +52,13 @@ def row(name: str, method: str, each: int, plan: Plan, seconds: float) -> str:
     else:
         cells += ["?"] * 4
     return "| " + " | ".join([*cells, f"{seconds:.0f}"]) + " |"
+
+
+def _memory(measured: Measured, chip: Chip | None) -> str:
+    """GiB of a chip that a program needs, and that it has."""
+    usable = chip.usable_bytes / 2**30 if chip else float("nan")
+    total = "?" if measured.total is None else f"{measured.total / 2**30:.2f}"
+    return f"{total} of {usable:.2f}{'' if measured.fits else ', does not fit'}"
 
 
 def zoom_row(name: str, method: str, each: int, config: ConfigDict) -> str:
@@ -61,14 +72,7 @@ def zoom_row(name: str, method: str, each: int, config: ConfigDict) -> str:
     mesh = sharding.mesh_of(config.mesh, devices)
     chip = find_chip(devices[0])
     zoom = measure_zoom(make_program(config, mesh), each * sharding.batch_devices(mesh), PHOTO_HW)
-    usable = chip.usable_bytes / 2**30 if chip else float("nan")
-    memory = "?" if zoom.total is None else f"{zoom.total / 2**30:.2f}"
-    cells = [
-        f"{name}, {len(devices)}",
-        method,
-        str(each),
-        f"{memory} of {usable:.2f}{'' if zoom.fits else ', too much'}",
-    ]
+    cells = [f"{name}, {len(devices)}", method, str(each), _memory(zoom, chip)]
     cells += [f"{zoom.flops / len(devices) / 1e12:.2f}"]
     if chip:
         detector = config_from_dict(config.model.to_dict()).detector
