@@ -37,7 +37,14 @@ def shared_dir() -> Path:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files of long tests first, so that no worker waits at the end for one of them."""
-    long = ("test_quickstart.py", "test_goldens.py", "test_hugging_face.py", "test_peft_runs.py", "test_cli.py")
+    long = (
+        "test_quickstart.py",
+        "test_docs_run.py",
+        "test_goldens.py",
+        "test_hugging_face.py",
+        "test_peft_runs.py",
+        "test_cli.py",
+    )
     items.sort(key=lambda item: long.index(item.path.name) if item.path.name in long else len(long))
 
 

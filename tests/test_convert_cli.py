@@ -18,19 +18,7 @@ SENTENCE = "A red patch in the left part."
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A transformers folder with weights, tokenizer files and the settings of the photos, as on the hub."""
-    folder = tmp_path_factory.mktemp("hub") / "model"
-    sizes = {"encoder_layers": 1, "decoder_layers": 2, "d_model": 32, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
-    swin = {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 4}
-    torch_models.save(torch_models.build("grounding-dino", swin=swin, **sizes), folder)
-    words = [*"abcdefghijklmnopqrstuvwxyz", *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")]
-    vocabulary = [f"[unused{index}]" for index in range(1100)]
-    vocabulary[0], vocabulary[100], vocabulary[103] = "[PAD]", "[UNK]", "[MASK]"
-    vocabulary[101], vocabulary[102], vocabulary[1012], vocabulary[1029] = "[CLS]", "[SEP]", ".", "?"
-    vocabulary[200 : 200 + len(words)] = words
-    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-    (folder / "preprocessor_config.json").write_text(json.dumps({"size": {"shortest_edge": 64, "longest_edge": 96}}))
-    return folder
+    return torch_models.hub_folder(tmp_path_factory.mktemp("hub") / "model")
 
 
 @pytest.fixture(scope="module")

@@ -144,6 +144,9 @@ def test_an_adapter_of_a_model_that_was_not_trained_from_the_base_is_not_written
     other = PizaDetector(base.config, rngs=nnx.Rngs(5))
     with pytest.raises(PizaError, match="was not trained from this base: .* frozen arrays differ"):
         export.save_adapter(tuned, tmp_path / "adapter", dataclasses.replace(base, model=other))
+    deeper = export.abstract_detector(plain_config(PizaConfig(detector=small(denoising_queries=0, encoder_layers=2))))
+    with pytest.raises(PizaError, match="the base is another detector: encoder_layers is 2, not 1"):
+        export.save_adapter(tuned, tmp_path / "adapter", dataclasses.replace(base, model=deeper))
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(PizaError, match="has no adapter to save alone"):
         export.save_adapter(base, tmp_path / "adapter")

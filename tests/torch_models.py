@@ -1,5 +1,6 @@
 """transformers' detectors with random weights that hide nothing, written in their own file format."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -56,4 +57,20 @@ def randomised(model):
 
 def save(model, folder: Path, **options) -> Path:
     model.save_pretrained(folder, **options)
+    return folder
+
+
+def hub_folder(folder: Path, bert_layers: int = 2) -> Path:
+    """A transformers folder with weights, tokenizer files and the settings of the photos, as on the hub."""
+    sizes = {"encoder_layers": 1, "decoder_layers": 2, "d_model": 32, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    swin = {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 4}
+    bert = {**TINY_BERT, "num_hidden_layers": bert_layers}
+    save(build("grounding-dino", swin=swin, bert=bert, **sizes), folder)
+    words = [*"abcdefghijklmnopqrstuvwxyz", *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")]
+    vocabulary = [f"[unused{index}]" for index in range(1100)]
+    vocabulary[0], vocabulary[100], vocabulary[103] = "[PAD]", "[UNK]", "[MASK]"
+    vocabulary[101], vocabulary[102], vocabulary[1012], vocabulary[1029] = "[CLS]", "[SEP]", ".", "?"
+    vocabulary[200 : 200 + len(words)] = words
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    (folder / "preprocessor_config.json").write_text(json.dumps({"size": {"shortest_edge": 64, "longest_edge": 96}}))
     return folder

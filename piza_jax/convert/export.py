@@ -69,6 +69,8 @@ def save_adapter(
     """
     if loaded.method in ("none", "full"):
         raise PizaError(f"a model of method {loaded.method!r} has no adapter to save alone; export the whole model")
+    if base is not None:
+        check_same_detector(base.config.detector, loaded.config.detector, "the base")
     detector = loaded.config.detector if base is None else base.config.detector
     detector = dataclasses.replace(detector, denoising_queries=0)
     values = _arrays(loaded.model)
@@ -76,7 +78,6 @@ def save_adapter(
     own, frozen = _own_names(loaded.method, _parameters(alone))
     digest = _digest({name: values[name] for name in frozen})
     if base is not None:
-        check_same_detector(base.config.detector, loaded.config.detector, "the base")
         given = _arrays(base.model)
         if _digest({name: given[name] for name in frozen}) != digest:
             changed = [name for name in frozen if not np.array_equal(given[name], values[name])]
