@@ -46,7 +46,8 @@ def load(
             open_model gave, to look in several ways with one model.
         base: for an adapter alone: the model that it is laid over.
         tokenizer: folder or file of the tokenizer, for sources that ship none.
-        training_free: zoom by rule instead of the model's PIZA weights; by default only where it has none.
+        training_free: zoom by rule instead of the model's PIZA weights; by default only where it has none. A model
+            that was trained to look once takes as many steps as others, where this or that method is given.
         single_pass: ``ground`` looks once at the whole photo instead of zooming.
         method: the word of any way to look, such as "sliding:1024:0.2", see evaluation.methods.method_of.
         canvas_multiple: above 1, fewer sizes are compiled for single passes, see Grounder.
@@ -70,6 +71,8 @@ def load(
     if way is None:
         free = training_free or (training_free is None and not loaded.config.history)
         way = Method("", "single" if single_pass else "training_free" if free else "piza")
+    if (training_free or method) and way.kind == "training_free" and loaded.zoom.get("max_steps") == 1:
+        zoom_options.setdefault("max_steps", ZoomConfig.max_steps)  # one look was its training's, and is no zoom
     spread = Spread(make_mesh(devices=list(devices))) if devices and len(devices) > 1 else None
     options = {"canvas_multiple": canvas_multiple, "batch_size": batch_size, "photo_hw": photo_hw}
     return _with_method(

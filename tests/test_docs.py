@@ -28,11 +28,7 @@ from piza_jax.training.config import load_config
 from tests import tiny_detector
 from tests.test_task import ROOT
 
-PAGES = [
-    path
-    for path in sorted({*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md"), *(ROOT / "tfds_sorec").glob("*.md")})
-    if path.name != "tpu.md"  # has commands of cloud tools
-]
+PAGES = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md"), *(ROOT / "tfds_sorec").glob("*.md")})
 
 
 def blocks(text):

@@ -40,6 +40,9 @@ ELSEWHERE = {
     "python -m benchmarks.": "test_benchmarks.py",
     "python -m tfds_sorec.build_refcoco": "test_tfds_refcoco.py",
     "piza demo": "test_demo.py",
+    "piza train --config=configs/piza_sorec.py:tpu --config.data.data_dir=DATA --workdir=WORKDIR --coordinator": (
+        "test_processes.py, with two and four processes"
+    ),
     "piza plan --config=configs/piza_sorec.py:tpu": "test_tpu_compile.py, in an environment that compiles for TPUs",
 }
 SENTENCE = "The red car in the left part of the street."
@@ -99,6 +102,7 @@ def world(tmp_path_factory):
 def _write_records():
     """SOREC's files, one photo, own data as a table, and somebody's answers."""
     write_scenes("FOLDER", 10, size=(320, 240))
+    shutil.copy("FOLDER/trainS.json", "FOLDER/trainL.json")
     shutil.copytree("FOLDER/SODA-D/rawData/Images", "DIR")
     shutil.copy(sorted(Path("DIR").iterdir())[0], "PHOTO.jpg")
     shutil.copy("FOLDER/val.json", "val.json")

@@ -48,6 +48,13 @@ def test_the_base_is_that_of_the_configuration():
         assert "[UNK]" not in loaded.tokenizer.tokens(sentence)
 
 
+def test_a_model_that_was_trained_to_look_once_zooms_by_rule_where_that_is_asked_for():
+    loaded = open_model(shipped.MINI_BASE)
+    assert loaded.zoom["max_steps"] == 1
+    asked = ({}, {"training_free": True}, {"method": "training_free"}, {"training_free": True, "max_steps": 2})
+    assert [piza_jax.load(loaded, **way).zoom_config.max_steps for way in asked] == [1, 5, 5, 2]
+
+
 def test_names_stand_for_folders_unless_one_is_there(tmp_path, monkeypatch):
     assert resolve(shipped.MINI_BASE) == BASE
     monkeypatch.chdir(tmp_path)
