@@ -63,7 +63,7 @@ def measure(options: argparse.Namespace, sources: Mapping[str, Any], model: "Loa
     from piza_jax.data.preprocess import Preprocessing
     from piza_jax.evaluation import curve
     from piza_jax.evaluation.report_page import Curve
-    from piza_jax.evaluation.tune import LOOK_BACK
+    from piza_jax.evaluation.tune import LOOK_BACKS
     from piza_jax.piza.zoom import ZoomConfig
 
     ((split, source),) = sources.items()
@@ -72,7 +72,7 @@ def measure(options: argparse.Namespace, sources: Mapping[str, Any], model: "Loa
     words = options.method or curve.default_words(bool(model.config.history), zoom.canvas_hw, view.shortest_edge)
     beams = curve.BEAMS if options.beam is None else (options.beam,)
     canvases = canvases_of(options.curve_canvases)
-    back = LOOK_BACK if options.look_back is None else options.look_back
+    back = LOOK_BACKS[0] if options.look_back is None else options.look_back
     ways = curve.ways_of(words, options.max_steps or zoom.max_steps, beams, canvases, back)
 
     def open_way(way: curve.Way) -> Any:

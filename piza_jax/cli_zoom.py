@@ -27,7 +27,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--look_back",
         type=_sides,
-        help="look for the ends of several paths again in wider views, of these sides over the photo's: 0.8,0.5",
+        help="look for the ends of several paths again in wider views, of these sides over the photo's: 0.5,0.35",
     )
     command.add_argument("--no_target_threshold", type=float, help="least path score of a target (default 0)")
     command.add_argument("--training_free", action="store_true", help="zoom by rule, without the PIZA weights")
@@ -39,5 +39,5 @@ def _sides(text: str) -> tuple[float, ...]:
         return tuple(float(side) for side in text.split(",") if side)
     except ValueError as error:
         raise argparse.ArgumentTypeError(
-            f"{text!r} are no sides; give parts of the photo's, such as 0.8,0.5"
+            f"{text!r} are no sides; give parts of the photo's, such as 0.5,0.35"
         ) from error

@@ -16,7 +16,7 @@ from piza_jax.piza.grounding import Grounder
 from piza_jax.piza.zoom_config import LEARNT, PATH_SCORES
 
 BEAMS, STOPS, BACKTRACKS = (1, 3), (0.5, 0.95), (0.0, 0.5)
-LOOK_BACK = (0.8, 0.5)  # sides of the wider views, over those of the photo
+LOOK_BACKS = ((0.5, 0.35), (0.8, 0.5))  # sides of the wider views, over those of the photo
 
 Open = Callable[[Mapping[str, Any]], Grounder]
 
@@ -113,8 +113,8 @@ def ways_of_comparing(found: Mapping[str, Any], beams: Iterable[int] = BEAMS) ->
 
 
 def ways_of_looking_back(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Fields of ZoomConfig: several paths as found, whose ends are looked for again in wider views."""
-    return [{**found, "look_back": LOOK_BACK}] if found["beam"] > 1 else []
+    """Fields of ZoomConfig: several paths as found, whose ends are looked for again in wider views, of which sides."""
+    return [{**found, "look_back": sides} for sides in LOOK_BACKS if found["beam"] > 1]
 
 
 def search(

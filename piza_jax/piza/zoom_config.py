@@ -58,7 +58,7 @@ class ZoomConfig:
     no_target_threshold: float = 0.0
     backtrack: float = 0.0
     look_back: tuple[float, ...] = ()
-    look_back_weight: float = 0.7
+    look_back_weight: float = 0.6
     learnt: LearntScore | None = None
 
     def __post_init__(self) -> None:
