@@ -64,8 +64,10 @@ def test_the_search_goes_on_from_the_best_way_to_stop(files):
     trials = tune.search(open_grounder, files[1], 4, (1, 2), (0.5, 0.95), (0.0,), seen.append)
     assert seen == trials
     top = tune.best(trials[:2])
-    assert [trial.zoom for trial in trials[2:-1]] == tune.ways_of_comparing(top.zoom, (1, 2))
-    assert [trials[-1].zoom] == tune.ways_of_looking_back(tune.best(trials[2:-1]).zoom)
+    compared, back = trials[2 : -len(tune.LOOK_BACKS)], trials[-len(tune.LOOK_BACKS) :]
+    assert [trial.zoom for trial in compared] == tune.ways_of_comparing(top.zoom, (1, 2))
+    assert [trial.zoom for trial in back] == tune.ways_of_looking_back(tune.best(compared).zoom)
+    assert [trial.zoom["look_back"] for trial in back] == list(tune.LOOK_BACKS)
     for trial in trials:
         found = list(predictions(open_grounder(trial.zoom), files[1], 4))
         assert trial.count == len(found) == 4
@@ -112,7 +114,7 @@ def test_the_command_chooses_and_its_file_is_taken(files, tmp_path, monkeypatch,
     tried = ["--beams", "1", "2", "--stops", "0.95", "--backtracks", "0", "--batch_size=5"]
     assert main(["tune", "--checkpoint=any", *files[0], *tried, f"--output={path}"]) == 0
     stored, printed = json.loads(path.read_text()), capsys.readouterr().out
-    assert len(stored["trials"]) == 5
+    assert len(stored["trials"]) == 4 + len(tune.LOOK_BACKS)
     top = max(stored["trials"], key=lambda trial: (trial["accuracy"], -trial["passes"]))
     assert stored["zoom"] == top["zoom"] | {"no_target_threshold": stored["threshold"]["value"]}
     assert stored["learnt"]["chosen"] is False
