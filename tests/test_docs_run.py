@@ -27,7 +27,7 @@ from tests.test_task import ROOT
 
 pytestmark = pytest.mark.slow
 
-# What others run, by how a command begins -> the test that runs it.
+# What is not run here, by how a command begins -> the test of the same program, often at another size or by its parts.
 ELSEWHERE = {
     "python -m pip": "the README's two commands; a whole run of CI",
     "python -m pytest": "a whole run of CI",
@@ -35,15 +35,16 @@ ELSEWHERE = {
     "python -m colab.execute": "test_notebooks.py",
     "python -m benchmarks.quickstart": "test_quickstart.py",
     "python -m benchmarks.mini_table": "test_mini_table.py, test_quickstart.py",
-    "python -m benchmarks.mini_base": "test_mini_base.py",
+    "python -m benchmarks.mini_base": "test_mini_base.py, how it counts look-alikes alone",
     "python -m benchmarks.decode": "test_decode_benchmark.py",
+    "python -m benchmarks.start_up": "test_benchmarks.py, with a stand-in for piza",
     "python -m benchmarks.": "test_benchmarks.py",
     "python -m tfds_sorec.build_refcoco": "test_tfds_refcoco.py",
     "piza demo": "test_demo.py",
     "piza train --config=configs/piza_sorec.py:tpu --config.data.data_dir=DATA --workdir=WORKDIR --coordinator": (
-        "test_processes.py, with two and four processes"
+        "test_processes.py, a small task in two and four processes, without this command line"
     ),
-    "piza plan --config=configs/piza_sorec.py:tpu": "test_tpu_compile.py, in an environment that compiles for TPUs",
+    "piza plan --config=configs/piza_sorec.py:tpu": "test_tpu_compile.py, a tiny model, where TPUs can be compiled for",
 }
 SENTENCE = "The red car in the left part of the street."
 SMALL = [
@@ -190,7 +191,7 @@ def test_a_command_of_the_documentation_runs(line, world, tmp_path):
         assert Path(name).exists(), f"{line} left no {name}"
 
 
-def test_what_others_run_is_run_by_others():
+def test_what_is_not_run_here_names_tests_that_exist():
     for command, where in ELSEWHERE.items():
         assert any(line.startswith(command) for line in COMMANDS), f"no page shows {command}"
         for name in re.findall(r"test_\w+\.py", where):
