@@ -451,7 +451,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; a mistake of the user is one line on stderr and exit code 2."""
+    """Run the command; a mistake of the user is one line on stderr and exit code 2, Ctrl-C one line and 130."""
     parser = _parser()
     cli_examples.complete(parser)
     options, rest = parser.parse_known_args(arguments)
@@ -460,6 +460,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PizaError as error:
         print(f"piza: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("piza: interrupted", file=sys.stderr)
+        return 130
 
 
 def program() -> None:

@@ -25,7 +25,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "piza tune --checkpoint=OUT --data_dir=DATA --beams 1 3 5 --stops 0.95 --backtracks 0 --output=zoom.json",
     ),
     "plan": (
-        "piza plan --config=configs/piza_sorec.py:backbone=swin_t,tpu --topology=v5e:16x16 --batch=1024",
+        "piza plan --config=configs/piza_sorec.py:tpu --topology=v5e:16x16 --batch=1024",
         "piza plan --config=configs/piza_sorec.py:smoke --batch=8",
     ),
     "data": (

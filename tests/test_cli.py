@@ -300,6 +300,15 @@ def test_checkpoint_of_another_configuration(trained, photo, tmp_path, capsys):
     assert "belongs to another configuration" in message
 
 
+def test_an_interrupted_command_ends_with_one_line(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("piza_jax.cli._version", interrupted)
+    assert main(["version"]) == 130
+    assert capsys.readouterr() == ("", "piza: interrupted\n")
+
+
 def test_version(capsys):
     assert main(["version"]) == 0
     assert capsys.readouterr().out.strip() == piza_jax.__version__

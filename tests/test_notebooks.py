@@ -1,9 +1,12 @@
 """The notebooks run from top to bottom at smoke size, and are committed with their outputs."""
 
+import shutil
+
 import nbformat
 import pytest
 
-from colab.execute import ROOT, execute
+from colab import execute
+from colab.execute import ROOT
 from tests.conftest import HASTY
 
 NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
@@ -39,6 +42,9 @@ def test_runs_from_top_to_bottom(path, monkeypatch, tmp_path):
     monkeypatch.setenv("PIZA_SMOKE", "1")
     monkeypatch.setenv("PIZA_PLACE", str(tmp_path))
     monkeypatch.setenv("XLA_FLAGS", " ".join(HASTY))
-    notebook = execute(path, timeout_s=600)
+    copy = tmp_path / path.name
+    shutil.copy(path, copy)
+    assert not execute.main([str(copy)])
+    notebook = nbformat.read(copy, as_version=4)
     assert len(outputs(notebook, "image/png")) >= 2
     assert not outputs(notebook, "error")

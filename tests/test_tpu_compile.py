@@ -1,15 +1,20 @@
 """The real step and zoom, tiny, compiled for TPUs that are not here: `pytest -m tpu_compiler` where libtpu is."""
 
 import importlib.util
+import json
+import re
+import shlex
 
 import pytest
 
+from piza_jax import cli
+from piza_jax.cli_examples import EXAMPLES
 from piza_jax.plan.chips import find_chip, open_topology
 from piza_jax.plan.plan import make_plan
 from piza_jax.plan.programs import make_program, measure_step
 from piza_jax.plan.text import text
 from piza_jax.training import sharding
-from tests.test_task import small
+from tests.test_task import ROOT, small
 
 pytestmark = [
     pytest.mark.tpu_compiler,
@@ -21,6 +26,9 @@ pytestmark = [
 ]
 
 TOPOLOGY = "v5e:4x4"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = {line for page in PAGES for line in re.findall(r"^    (piza plan .*--topology.*)", page.read_text(), re.M)}
+COMMANDS |= {line for line in EXAMPLES["plan"] if "--topology" in line}
 
 
 def settings(*overrides):
@@ -67,6 +75,19 @@ def test_plan_of_a_slice():
     printed = text(found)
     for part in ("v5e:4x4: 16 x TPU v5 lite", "of 15.75 GiB", "limiter: ", "all-reduce over data", "examples/s"):
         assert part in printed
+
+
+@pytest.mark.parametrize("line", sorted(COMMANDS))
+def test_a_command_of_the_documentation_plans_for_its_slice(line, tmp_path, monkeypatch, capsys):
+    words = [f"{word},smoke" if word.startswith("--config=") else word for word in shlex.split(line)[1:]]
+    monkeypatch.chdir(ROOT)
+    saved = tmp_path / "plan.json"
+    assert cli.main([*words, f"--output={saved}"]) == 0
+    shown = capsys.readouterr().out
+    assert "v5e:16x16: 256 x TPU v5 lite" in shown
+    plan = json.loads(saved.read_text())
+    assert (plan["mesh"]["data"], plan["step"]["batch"]) == (256, 1024)
+    assert "limiter: " in shown
 
 
 @pytest.mark.parametrize(

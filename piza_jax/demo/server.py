@@ -47,6 +47,8 @@ def serve(
         print(f"open http://{host}:{port}/ in a browser; Ctrl-C ends it", flush=True)
         try:
             server.run()
+        except KeyboardInterrupt:  # once the server has ended as it should
+            return
         except SystemExit as error:
             raise PizaError(f"cannot listen on {host}:{port}; choose another with --port") from error
 
