@@ -22,6 +22,7 @@ from piza_jax.plan.flops import matmul_flops, unknown_loops
 from piza_jax.plan.plan import make_plan
 from piza_jax.plan.programs import Measured, shard_bytes
 from piza_jax.plan.roofline import count_cells, deformable_units, estimate
+from piza_jax.plan.search import largest_batch
 from piza_jax.plan.text import text
 from piza_jax.training import sharding, task
 from piza_jax.training.throughput import compile_step, needed_bytes
@@ -328,3 +329,28 @@ def test_command_refuses(words, message, capsys):
 def test_topology_without_a_compiler_or_name():
     with pytest.raises(PizaError, match=r"cannot compile for --topology=v5e:banana: .*pip install jax\[tpu\]"):
         open_topology("v5e:banana")
+
+
+@pytest.mark.parametrize(
+    ("first", "needs", "best", "most"),
+    [
+        (4, lambda n: 5 + 10 * n, 9, 5),  # on the line
+        (40, lambda n: 5 + 10 * n, 9, 5),  # from above
+        (8, lambda n: min(5 + 10 * n, 98) if n < 14 else 110, 13, 8),  # the compiler keeps below the limit for a while
+        (1, lambda n: 99 + n, 1, 2),
+        (3, lambda n: 200 + n, 0, 4),  # not even one
+    ],
+)
+def test_search_finds_the_largest_batch_that_fits_in_few_compilations(first, needs, best, most):
+    unit, compiled = 4, []
+
+    def measure(batch):
+        compiled.append(batch)
+        total = needs(batch // unit)
+        return Measured(batch=batch, parts={}, flops=0, unknown_loops=0, fits=total <= 100, total=total)
+
+    start = measure(first * unit)
+    tried = {start.batch: start.total}
+    assert largest_batch(measure, start, unit, 100, tried, lambda text: None) == best * unit
+    assert len(compiled) == len(set(compiled)) <= most
+    assert tried == {batch: needs(batch // unit) for batch in compiled}

@@ -6,18 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from piza_jax.piza.detector import config_from_dict
 from piza_jax.plan.chips import Chip, devices_of, find_chip
 from piza_jax.plan.programs import Measured, make_program, measure_step, measure_zoom
 from piza_jax.plan.roofline import Times, estimate
+from piza_jax.plan.search import largest_batch
 from piza_jax.training import sharding
 
 TRAIN_L = 61_369  # expressions of SOREC's train_l
 EPOCHS = 5  # that the paper trains for
-_MOST_COMPILES = 6  # of a search for the largest batch
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,9 @@ def make_plan(
     step = measure_step(program, batch)
     tried: dict[int, int | None] = {batch: step.total}
     largest = None
-    if search:
-        largest = _search(lambda size: measure_step(program, size), step, mesh, chip, tried, say)
+    if search and chip is not None:
+        unit = sharding.batch_devices(mesh)
+        largest = largest_batch(lambda size: measure_step(program, size), step, unit, chip.usable_bytes, tried, say)
     zoom = None
     if photo_hw is not None:
         zoom_batch = sharding.batch_devices(mesh) if zoom_batch is None else zoom_batch
@@ -135,45 +135,6 @@ def make_plan(
         hours=hours,
         unknown=_unknown(chip, step, zoom, len(devices)),
     )
-
-
-def _search(
-    measure: Callable[[int], Measured],
-    first: Measured,
-    mesh: Mesh,
-    chip: Chip | None,
-    tried: dict[int, int | None],
-    say: Callable[[str], None],
-) -> int | None:
-    """Largest batch that compiles, in steps of one sample a device; memory grows almost evenly with the batch."""
-    unit = sharding.batch_devices(mesh)
-    if chip is None:
-        return None
-    fits = {first.batch // unit: first.fits}
-
-    def attempt(samples: int) -> None:
-        say(f"compiling the training step, {samples} samples a device")
-        found = measure(samples * unit)
-        fits[samples], tried[found.batch] = found.fits, found.total
-
-    attempt(first.batch // unit + 1 if first.batch == unit else first.batch // unit // 2)
-    while len(fits) < _MOST_COMPILES:
-        good, bad = max((n for n in fits if fits[n]), default=0), min((n for n in fits if not fits[n]), default=None)
-        if bad == good + 1 or bad == 1:
-            break
-        guess = _affine({n // unit: total for n, total in tried.items() if total}, chip.usable_bytes) or good + 1
-        top = bad - 1 if bad is not None else max(guess, good + 1)
-        guess = min(max(guess, good + 1), top)
-        attempt(guess)
-    best = max((n for n in fits if fits[n]), default=0)
-    return best * unit
-
-
-def _affine(totals: Mapping[int, int], limit: float) -> int | None:
-    """Samples at which a straight line through the first and last of {samples: bytes} meets the limit."""
-    low, high = min(totals, default=0), max(totals, default=0)
-    slope = (totals[high] - totals[low]) / (high - low) if high > low else 0.0
-    return int(low + (limit - totals[low]) / slope) if slope > 0 else None
 
 
 def _length(config: ConfigDict, steps_per_epoch: float) -> tuple[str, float]:

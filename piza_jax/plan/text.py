@@ -26,10 +26,19 @@ def text(plan: Plan) -> str:
         lines.append(f"  {plan.length}: {_range(*plan.hours)} hours")
     if plan.largest_batch is not None:
         lines.append(f"  largest batch that fits: {plan.largest_batch} ({plan.largest_batch / devices:g} a device)")
+        lines.append(f"  compiled: {', '.join(_compiled(plan, batch, devices) for batch in sorted(plan.tried))}")
+        if max(plan.tried) == plan.largest_batch:
+            lines.append("  larger ones were not tried")
     if plan.zoom is not None:
         lines += ["", f"zoom of {plan.zoom.batch} photos ({plan.zoom.batch / devices:g} a device), all its steps"]
         lines += _program(plan, plan.zoom, plan.zoom_times, devices)
     return "\n".join([*lines, "", "not known:", *(f"  - {sentence}" for sentence in plan.unknown)])
+
+
+def _compiled(plan: Plan, batch: int, devices: int) -> str:
+    """Of the search: samples a device and the memory that they need."""
+    total = plan.tried[batch]
+    return f"{batch / devices:g} a device {'more than there is' if total is None else _gib(total)}"
 
 
 def _program(plan: Plan, measured: Measured, times: Times | None, devices: int) -> list[str]:
