@@ -15,13 +15,18 @@ from jax.sharding import PartitionSpec
 from piza_jax.ops.deformable import sharded_axes
 from piza_jax.ops.platforms import traced_platform
 
-METHODS = ("auto", "dense", "taps")
+METHODS = ("auto", "dense", "taps", "rows")
 
-# Windows of the taps form, in canvases; a box that fits none of them takes the whole photo.
-_WINDOWS = (0.5, 1, 2)
+# Windows of taps and rows, in canvases; a box that fits none of them takes the whole photo.
+_WINDOWS = (0.5, 1, 1.5, 2, 3)
 
-# Rounding a thin view to whole pixels (1.5 to 1) can reduce its short side by up to half as much again as the long one.
+# Of the rows that a pass writes: a loop over them keeps XLA from fusing one pass into the next and computing it again.
+_PIECES = 4
+
+# Rounding a view to whole pixels can reduce its short side more than the long one: a thin one (1.5 to 1 pixels) by half
+# as much again, most by less than this.
 _THIN = 1.5
+_ROUNDED = 1.02
 
 
 def content_size(box_xyxy: jax.Array, canvas_hw: tuple[int, int]) -> jax.Array:
@@ -43,15 +48,16 @@ def crop_resize(
     """View of one box in each photo: resized, aspect kept, in the top left corner of the canvas.
 
     No resampled copy of a whole photo is made. "taps" cuts the smallest of a few static windows that holds the box and
-    adds up the few source rows, then columns, under each filter; "dense" multiplies with two filter matrices, which
-    suits a matrix unit. Both stay within about one level of Pillow.
+    adds up the few source rows, then columns, under each filter. "rows" does so too, with whole levels in between, as
+    Pillow has them, and the picture turned, so that columns are read as rows are, one stretch of memory each. "dense"
+    multiplies with two filter matrices, which suits a matrix unit. All stay within about one level of Pillow.
 
     Args:
         photo: uint8 [B, PH, PW, 3], RGB, content in the top left corner.
         photo_hw: int32 [B, 2], height and width of the content.
         box_xyxy: float32 [B, 4], photo pixels, inside the content and of positive size.
         canvas_hw: static height and width of the canvas.
-        method: "dense", "taps", or "auto" for dense on TPU and taps elsewhere.
+        method: "dense", "taps", "rows", or "auto" for dense on a TPU, rows on a CPU and taps elsewhere.
 
     Returns:
         Canvas uint8 [B, H, W, 3], zero outside the content, and the content's height and width int32 [B, 2].
@@ -63,13 +69,18 @@ def crop_resize(
         raise ValueError(f"crop method {method!r} is none of {', '.join(METHODS)}")
     valid_hw = content_size(box_xyxy, canvas_hw)
     operands = photo, photo_hw, box_xyxy, valid_hw
-    dense, taps = (partial(_over_batch, partial(form, canvas_hw=canvas_hw)) for form in (_dense, _taps))
+    forms = {
+        "dense": partial(_over_batch, partial(_dense, canvas_hw=canvas_hw)),
+        "taps": partial(_over_batch, partial(_in_window, canvas_hw=canvas_hw, resample=_by_taps)),
+        "rows": partial(_over_batch, partial(_in_window, canvas_hw=canvas_hw, resample=_by_rows)),
+    }
     if method == "auto":
         platform = traced_platform()
-        if platform is None:  # decided when lowered, so that a program exported for several platforms has both forms
-            return jax.lax.platform_dependent(*operands, tpu=dense, default=taps), valid_hw
-        method = "dense" if platform == "tpu" else "taps"
-    return (dense if method == "dense" else taps)(*operands), valid_hw
+        if platform is None:  # decided when lowered, so that a program exported for several platforms has all forms
+            per_platform = {"tpu": forms["dense"], "cpu": forms["rows"], "default": forms["taps"]}
+            return jax.lax.platform_dependent(*operands, **per_platform), valid_hw
+        method = {"tpu": "dense", "cpu": "rows"}.get(platform, "taps")
+    return forms[method](*operands), valid_hw
 
 
 def _over_batch(form: Callable[..., jax.Array], *operands: jax.Array) -> jax.Array:
@@ -132,7 +143,10 @@ def _dense(
     return _to_levels(jnp.einsum("yh,ywc->hwc", matrix(0), across))
 
 
-def _taps(
+Filter = tuple[jax.Array, jax.Array]  # source pixels int32 [taps, outputs] along an axis, and their weights
+
+
+def _in_window(
     photos: jax.Array,
     number: jax.Array,
     photo_hw: jax.Array,
@@ -140,48 +154,106 @@ def _taps(
     valid_hw: jax.Array,
     *,
     canvas_hw: tuple[int, int],
+    resample: Callable[..., jax.Array],
 ) -> jax.Array:
     whole = photos.shape[1], photos.shape[2]
     sides = [math.ceil(factor * max(canvas_hw)) for factor in _WINDOWS]
-    windows = [(min(side, whole[0]), min(side, whole[1])) for side in sides if side < max(whole)] + [whole]
+    windows = [(min(side, whole[0]), min(side, whole[1])) for side in sides if side < max(whole)] + [whole, whole]
+    reductions = [max(window[0] / canvas_hw[0], window[1] / canvas_hw[1], 1.0) for window in windows]
+    reductions[-2:] = _ROUNDED * reductions[-2], _THIN * reductions[-1]
     low, high = box_xyxy[1::-1], box_xyxy[:1:-1]  # (y, x)
     margin = jnp.maximum((high - low) / valid_hw, 1.0) + 1.0  # reach of a filter beyond the box
     first = jnp.maximum(jnp.floor(low - margin), 0.0).astype(jnp.int32)
     last = jnp.minimum(jnp.ceil(high + margin).astype(jnp.int32), photo_hw)
-    fits = jnp.stack([jnp.all(last - first <= jnp.array(window)) for window in windows])
-    branches = [partial(_taps_in_window, window=window, canvas_hw=canvas_hw) for window in windows]
-    return jax.lax.switch(jnp.argmax(fits), branches, photos, number, photo_hw, box_xyxy, valid_hw, first)
+    reduced = jnp.max((high - low) / valid_hw)
+    fits = jnp.stack(
+        [
+            jnp.all(last - first <= jnp.array(window)) & (reduced <= reduction)
+            for window, reduction in zip(windows, reductions, strict=True)
+        ]
+    )
+
+    most = math.ceil(2 * reductions[-1])
+    filters = [_taps(axis, photo_hw, box_xyxy, valid_hw, canvas_hw, most) for axis in (0, 1)]
+
+    def of_window(
+        window: tuple[int, int],
+        reduction: float,
+        photos: jax.Array,
+        number: jax.Array,
+        first: jax.Array,
+        *filters: Filter,
+    ) -> jax.Array:
+        corner = jnp.clip(first, 0, jnp.array(photos.shape[1:3]) - jnp.array(window))  # (y, x)
+        taps = math.ceil(2 * reduction)  # no filter has more pixels in it
+        # Filters past the content may lie anywhere.
+        inside = [
+            (jnp.clip(source[:taps] - corner[axis], 0, window[axis] - 1), weights[:taps])
+            for axis, (source, weights) in enumerate(filters)
+        ]
+        return resample(photos, number, corner, window, *inside)
+
+    branches = [partial(of_window, *one) for one in zip(windows, reductions, strict=True)]
+    return jax.lax.switch(jnp.argmax(fits), branches, photos, number, first, *filters)
 
 
-def _taps_in_window(
-    photos: jax.Array,
-    number: jax.Array,
-    photo_hw: jax.Array,
-    box_xyxy: jax.Array,
-    valid_hw: jax.Array,
-    first: jax.Array,
-    *,
-    window: tuple[int, int],
-    canvas_hw: tuple[int, int],
+def _taps(
+    axis: int, photo_hw: jax.Array, box_xyxy: jax.Array, valid_hw: jax.Array, canvas_hw: tuple[int, int], taps: int
+) -> Filter:
+    """The filter along an axis of a photo, for at most so many pixels under it."""
+    centre, support, start = _filters(box_xyxy[1 - axis], box_xyxy[3 - axis], valid_hw[axis], canvas_hw[axis])
+    source = start + jnp.arange(taps, dtype=jnp.float32)[:, None]  # [taps, outputs]
+    weights = _weights(source, centre, support, valid_hw[axis], photo_hw[axis])
+    return jnp.minimum(source, photo_hw[axis] - 1).astype(jnp.int32), weights
+
+
+def _by_taps(
+    photos: jax.Array, number: jax.Array, corner: jax.Array, window: tuple[int, int], *filters: Filter
 ) -> jax.Array:
-    corner = jnp.clip(first, 0, jnp.array(photos.shape[1:3]) - jnp.array(window))  # (y, x)
+    """Levels uint8 [H, W, 3] of a window of one photo under the filters of both axes."""
     pixels = jax.lax.dynamic_slice(photos, (number, corner[0], corner[1], 0), (1, *window, photos.shape[3]))[0]
-    reduction = max(window[0] / canvas_hw[0], window[1] / canvas_hw[1])
-    taps = jnp.arange(2 * math.ceil(max(_THIN * reduction, 1.0)) + 1, dtype=jnp.float32)[:, None]
-
-    def along(axis: int, values: jax.Array) -> jax.Array:
-        low, high = box_xyxy[1 - axis] - corner[axis], box_xyxy[3 - axis] - corner[axis]
-        size = photo_hw[axis] - corner[axis]
-        centre, support, start = _filters(low, high, valid_hw[axis], canvas_hw[axis])
-        source = start + taps  # [taps, outputs]
-        weights = _weights(source, centre, support, valid_hw[axis], size)
-        # Clamped twice: taps past the photo weigh nothing, and filters past the content may lie anywhere.
-        rows = jnp.clip(source, 0, jnp.minimum(size, window[axis]) - 1).astype(jnp.int32)
+    for axis, (source, weights) in enumerate(filters):
         place: tuple[slice, ...] = (slice(None),) * axis
         terms = [
-            values.at[(*place, row)].get(mode="promise_in_bounds") * jnp.expand_dims(weight, (1 - axis, 2))
-            for row, weight in zip(rows, weights, strict=True)
+            pixels.at[(*place, index)].get(mode="promise_in_bounds") * jnp.expand_dims(weight, (1 - axis, 2))
+            for index, weight in zip(source, weights, strict=True)
         ]
-        return reduce(jnp.add, terms)
+        pixels = reduce(jnp.add, terms)
+    return _to_levels(pixels)
 
-    return _to_levels(along(1, along(0, pixels)))
+
+def _by_rows(
+    photos: jax.Array, number: jax.Array, corner: jax.Array, window: tuple[int, int], *filters: Filter
+) -> jax.Array:
+    """The same without a copy of the window; each pass writes rows of levels, between them the picture is turned."""
+    (down, weights_down), (across, weights_across) = filters
+    height, width, channels = photos.shape[1:]
+    lines = photos.reshape(-1, width * channels)
+    down = down + number * height + corner[0]
+    rows = _weigh_rows(lines, down, weights_down, corner[1] * channels, window[1] * channels)  # [H, w * 3]
+    columns = rows.reshape(-1, window[1], channels).swapaxes(0, 1).reshape(window[1], -1)  # [w, H * 3]
+    done = _weigh_rows(columns, across, weights_across, jnp.int32(0), columns.shape[1])  # [W, H * 3]
+    return done.reshape(done.shape[0], -1, channels).swapaxes(0, 1)
+
+
+def _weigh_rows(lines: jax.Array, rows: jax.Array, weights: jax.Array, first: jax.Array, width: int) -> jax.Array:
+    """Weighted sums, uint8 [N, width], of rows of lines uint8 [h, n] from element ``first`` on.
+
+    Rows and their weights are [taps, N].
+    """
+    each = jax.lax.GatherDimensionNumbers(offset_dims=(1,), collapsed_slice_dims=(0,), start_index_map=(0, 1))
+    taps, outputs = rows.shape
+    size = math.ceil(outputs / _PIECES)
+    # The last piece starts earlier where they do not divide the rows, and writes some of them again.
+    starts = jnp.minimum(jnp.arange(_PIECES) * size, outputs - size)
+
+    def piece(number: jax.Array, out: jax.Array) -> jax.Array:
+        terms = []
+        for tap in range(taps):
+            row, weight = (jax.lax.dynamic_slice(one[tap], (starts[number],), (size,)) for one in (rows, weights))
+            corners = jnp.stack([row, jnp.full_like(row, first)], axis=1)
+            read = jax.lax.gather(lines, corners, each, (1, width), mode="promise_in_bounds")  # [size, width]
+            terms.append(read * weight[:, None])
+        return jax.lax.dynamic_update_slice(out, _to_levels(reduce(jnp.add, terms)), (starts[number], 0))
+
+    return jax.lax.fori_loop(0, _PIECES, piece, jnp.zeros((outputs, width), jnp.uint8))
