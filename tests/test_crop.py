@@ -93,8 +93,9 @@ def test_any_box_equals_pillow(method, seed, sizes, corners, extents):
         (399, 319, 400, 320),
         (0.5, 0.25, 3.75, 319.5),
         (0, 300, 400, 302),
+        (0, 100, 400, 104.6),  # 1.47 pixels high on the canvas: rounded to one, it is reduced more than it is across
     ],
-    ids=["whole", "one to one", "one pixel", "last pixel", "tall", "flat"],
+    ids=["whole", "one to one", "one pixel", "last pixel", "tall", "flat", "thin"],
 )
 def test_special_boxes(method, box):
     photo = make_photo(5, *PHOTO_CANVAS)
@@ -103,6 +104,15 @@ def test_special_boxes(method, box):
     expected, content_hw = pillow_view(photo, np.array(box), CANVAS)
     assert tuple(valid_hw[0]) == content_hw
     assert np.abs(np.asarray(canvases).astype(int) - expected).max() <= LIMITS[method]
+
+
+@pytest.mark.parametrize("method", list(LIMITS))
+@pytest.mark.parametrize("canvas_hw", [(97, 131), (3, 2), (450, 610)])
+def test_any_canvas(method, canvas_hw):
+    photo, box = make_photo(6, *PHOTO_CANVAS), np.array((10.5, 20.25, 310.75, 280), np.float32)
+    found, _ = crop_resize(photo[None], np.array([PHOTO_CANVAS]), box[None], canvas_hw, method)
+    expected, _ = pillow_view(photo, box, canvas_hw)
+    assert np.abs(np.asarray(found[0]).astype(int) - expected).max() <= LIMITS[method]
 
 
 def test_padding_of_the_photo_canvas_is_never_read():

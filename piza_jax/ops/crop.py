@@ -166,13 +166,11 @@ def _in_window(
     first = jnp.maximum(jnp.floor(low - margin), 0.0).astype(jnp.int32)
     last = jnp.minimum(jnp.ceil(high + margin).astype(jnp.int32), photo_hw)
     reduced = jnp.max((high - low) / valid_hw)
-    fits = jnp.stack(
-        [
-            jnp.all(last - first <= jnp.array(window)) & (reduced <= reduction)
-            for window, reduction in zip(windows, reductions, strict=True)
-        ]
-    )
-
+    fits = [
+        jnp.all(last - first <= jnp.array(window)) & (reduced <= reduction)
+        for window, reduction in zip(windows[:-1], reductions[:-1], strict=True)
+    ]
+    choice = jnp.argmax(jnp.stack([*fits, jnp.array(True)]))  # the last takes all
     most = math.ceil(2 * reductions[-1])
     filters = [_taps(axis, photo_hw, box_xyxy, valid_hw, canvas_hw, most) for axis in (0, 1)]
 
@@ -194,7 +192,7 @@ def _in_window(
         return resample(photos, number, corner, window, *inside)
 
     branches = [partial(of_window, *one) for one in zip(windows, reductions, strict=True)]
-    return jax.lax.switch(jnp.argmax(fits), branches, photos, number, first, *filters)
+    return jax.lax.switch(choice, branches, photos, number, first, *filters)
 
 
 def _taps(
