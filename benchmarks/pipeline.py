@@ -3,7 +3,9 @@
 Both give the same batches: a photo decoded, a crop of it resized onto the canvas, token ids, a target. The loader works
 with Pillow and as many workers. Of SOREC's photos there are three here, so each lies in a folder under many names, and
 a record's target is of a real one's size and words but lies anywhere: to both sides these are as many photos with
-several expressions each. Each measured run begins after ``--warm`` batches, so that workers run and buffers are full.
+several expressions each. The loader decodes a photo for each, and so do we unless ``--expressions_a_photo`` lets some
+follow each other; the loader makes the same examples in the same order. Each measured run begins after ``--warm``
+batches, so that workers run and buffers are full.
 """
 
 import dataclasses
@@ -73,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> str:
     parser.add_argument("--sorec", type=Path, default=SOREC, help="folder with SODA-D's photos and testA.json")
     parser.add_argument("--photos", type=int, default=48, help="names that the photos have")
     parser.add_argument("--expressions", type=int, default=7, help="of each photo (SOREC's train_s has 6.9)")
+    parser.add_argument(
+        "--expressions_a_photo", type=int, default=1, help="that follow each other: ours decodes it once"
+    )
     parser.add_argument("--canvas", type=int, help="side of the square canvas (1024)")
     parser.add_argument("--workers", type=int, help="processes of each side (as many as cores; 0 with --small)")
     parser.add_argument("--batch", type=int, help="examples in a batch (8)")
@@ -89,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> str:
         tokenizer = Tokenizer.train(sorted({record.expression for record in source.listed()}), 4000)
 
         def ours() -> Iterator[dict[str, np.ndarray]]:
-            return iter(train_batches(source, tokenizer, config, batch_size=batch, seed=0, num_workers=workers))
+            order = {"seed": 0, "expressions_a_photo": options.expressions_a_photo}
+            return iter(train_batches(source, tokenizer, config, batch_size=batch, num_workers=workers, **order))
 
         shown, examples = _look(ours(), source, warm + count)
         dataset = PillowExamples(examples, tokenizer, config)
@@ -106,8 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> str:
         times = alternate(ours, peer, warm, count, options.runs)
     photos = len({record.image for record in source.listed()})
     shapes = (
-        f"{len(source)} records of {photos} photos, canvas {canvas} x {canvas}, batch {batch}, {workers} workers; "
-        "times of one example"
+        f"{len(source)} records of {photos} photos, canvas {canvas} x {canvas}, batch {batch}, {workers} workers, "
+        f"expressions of a photo {options.expressions_a_photo} at a time; times of one example"
     )
     result = table.Result(TITLE, shapes, *times, BAR, difference, unit="ms", factor=1e3 / (batch * count))
     return table.report(result, machine, options, table.command("pipeline", arguments))

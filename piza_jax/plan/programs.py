@@ -16,6 +16,7 @@ from piza_jax.data.samples import sample_fields
 from piza_jax.models.params import unflatten_state
 from piza_jax.piza.detector import config_from_dict
 from piza_jax.piza.zoom import zoom, zoom_config_of
+from piza_jax.plan.chips import find_chip
 from piza_jax.plan.collectives import Collective, read_collectives
 from piza_jax.plan.flops import matmul_flops, unknown_loops
 from piza_jax.training import sharding
@@ -40,7 +41,8 @@ class Measured:
         unknown_loops: loops that flops counts once, as their length is not known.
         traffic: bytes read and written by the compiler's count, which takes the body of a loop once; None if not told.
         collectives: what devices send each other.
-        fits: whether the compiler could place it; where not, only total is known, and None if it did not say.
+        fits: whether the compiler could place it, in what a chip of a known kind has by its own count; where it could
+            not, only total is known, and None if it did not say.
     """
 
     batch: int
@@ -147,9 +149,10 @@ def _measure(trace: Traced, mesh: Mesh, batch: int, parts: Mapping[str, Any]) ->
         memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
         arguments = memory.argument_size_in_bytes
         total = arguments + memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
+        chip = find_chip(mesh.devices.flat[0])
         return Measured(
             **known,
-            fits=True,
+            fits=chip is None or total <= chip.usable_bytes,
             total=total,
             arguments=arguments,
             temporaries=memory.temp_size_in_bytes,
