@@ -7,13 +7,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 from piza_jax.models.config import DetectorConfig
-from piza_jax.models.layers import MLP, Attention, DeformableAttention, layer_norm, linear, run_layers
+from piza_jax.models.layers import MLP, Attention, DeformableAttention, affine, layer_norm, linear, run_layers
 from piza_jax.models.pyramid import Pyramid
 from piza_jax.ops.encodings import sine_encoding
 
 
 class BiAttention(nnx.Module):
-    """One score matrix read both ways: image cells gather from tokens, and tokens from image cells."""
+    """One score matrix read both ways: image cells gather from tokens, and tokens from image cells.
+
+    Image cells are many and tokens few. Where that is cheaper, what is linear in a cell is applied to the tokens
+    instead: (x W) k = x (W k), p (v W) = (p v) W, and so on, the same up to rounding without [B, N, fusion_dim].
+    """
 
     def __init__(self, config: DetectorConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.heads, self.mask_text = config.fusion_heads, config.mask_fusion_text
@@ -29,25 +33,54 @@ class BiAttention(nnx.Module):
         self, image: jax.Array, text: jax.Array, image_mask: jax.Array, token_mask: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """[B, N, D], [B, L, D] and their masks (True = valid) -> what to add to each."""
-
-        def split(x: jax.Array) -> jax.Array:
-            return x.reshape(*x.shape[:2], self.heads, -1)
-
-        query = split(self.image_query(image))
-        scores = jnp.einsum("bnhd,blhd->bhnl", query * query.shape[-1] ** -0.5, split(self.text_query(text)))
-        scores = scores.astype(jnp.float32)
+        dim, inner, tokens = image.shape[-1], self.image_query.out_features, text.shape[1]
+        through_tokens = dim * self.heads * tokens <= inner * (dim + tokens)  # products of a cell, times three
+        key = self._split(self.text_query(text)) * (inner // self.heads) ** -0.5  # [B, L, h, E]
+        score = self._scores_through_tokens if through_tokens else self._scores
+        scores = score(image, key).astype(jnp.float32)  # [B, N, h, L]
         to_image = scores
         if self.mask_text:
             to_image = jnp.where(token_mask[:, None, None], scores, -jnp.inf)
-        to_text = jnp.where(image_mask[:, None, :, None], scores, -jnp.inf)
+        to_text = jnp.where(image_mask[:, :, None, None], scores, -jnp.inf)
         from_text = jax.nn.softmax(to_image, axis=-1).astype(image.dtype)
-        from_image = jax.nn.softmax(to_text, axis=-2).astype(image.dtype)
-        image_delta = jnp.einsum("bhnl,blhd->bnhd", from_text, split(self.text_value(text)))
-        text_delta = jnp.einsum("bhnl,bnhd->blhd", from_image, split(self.image_value(image)))
-        return (
-            self.image_out(image_delta.reshape(*image.shape[:2], -1)),
-            self.text_out(text_delta.reshape(*text.shape[:2], -1)),
-        )
+        from_image = jax.nn.softmax(to_text, axis=1).astype(image.dtype)
+        gather = self._gather_through_tokens if through_tokens else self._gather
+        return gather(image, self._split(self.text_value(text)), from_text, from_image)
+
+    def _split(self, x: jax.Array) -> jax.Array:
+        return x.reshape(*x.shape[:2], self.heads, -1)
+
+    def _scores(self, image: jax.Array, key: jax.Array) -> jax.Array:
+        return jnp.einsum("bnhe,blhe->bnhl", self._split(self.image_query(image)), key)
+
+    def _gather(
+        self, image: jax.Array, text_value: jax.Array, from_text: jax.Array, from_image: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        image_delta = jnp.einsum("bnhl,blhe->bnhe", from_text, text_value)
+        text_delta = jnp.einsum("bnhl,bnhe->blhe", from_image, self._split(self.image_value(image)))
+        return self.image_out(_joined(image_delta)), self.text_out(_joined(text_delta))
+
+    def _scores_through_tokens(self, image: jax.Array, key: jax.Array) -> jax.Array:
+        kernel, bias = affine(self.image_query, image.dtype)
+        turned = jnp.einsum("dhe,blhe->bdhl", kernel.reshape(*kernel.shape[:1], self.heads, -1), key)
+        constant = jnp.einsum("he,blhe->bhl", bias.reshape(self.heads, -1), key)
+        return jnp.einsum("bnd,bdhl->bnhl", image, turned) + constant[:, None]
+
+    def _gather_through_tokens(
+        self, image: jax.Array, text_value: jax.Array, from_text: jax.Array, from_image: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        kernel, bias = affine(self.image_out, image.dtype)
+        values = jnp.einsum("blhe,hed->bhld", text_value, kernel.reshape(self.heads, -1, kernel.shape[-1]))
+        image_delta = jnp.einsum("bnhl,bhld->bnd", from_text, values) + bias
+        kernel, bias = affine(self.image_value, image.dtype)
+        seen = jnp.einsum("bnhl,bnd->bhld", from_image, image)
+        text_delta = jnp.einsum("bhld,dhe->blhe", seen, kernel.reshape(*kernel.shape[:1], self.heads, -1))
+        return image_delta, self.text_out(_joined(text_delta) + bias)
+
+
+def _joined(x: jax.Array) -> jax.Array:
+    """[B, N, h, E] -> [B, N, h * E]."""
+    return x.reshape(*x.shape[:2], -1)
 
 
 class FusionLayer(nnx.Module):

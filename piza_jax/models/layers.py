@@ -49,6 +49,13 @@ def linear(inputs: int, outputs: int, *, dtype: jnp.dtype, rngs: nnx.Rngs, bias:
     return nnx.Linear(inputs, outputs, use_bias=bias, kernel_init=init, dtype=dtype, rngs=rngs)
 
 
+def affine(layer: nnx.Linear, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
+    """Kernel [inputs, outputs] and bias [outputs] of what a dense layer computes, an update of it included."""
+    kernel = layer.whole_kernel() if hasattr(layer, "whole_kernel") else layer.kernel[...]
+    bias = jnp.zeros(layer.out_features) if layer.bias is None else layer.bias[...]
+    return kernel.astype(dtype), bias.astype(dtype)
+
+
 def layer_norm(features: int, *, dtype: jnp.dtype, rngs: nnx.Rngs, epsilon: float = 1e-5) -> nnx.LayerNorm:
     """LayerNorm with torch's epsilon (flax defaults to 1e-6) and the exact two-pass variance."""
     return nnx.LayerNorm(features, epsilon=epsilon, use_fast_variance=False, dtype=dtype, rngs=rngs)

@@ -46,6 +46,10 @@ class LoraLinear(nnx.Linear):
         x, a, b = self.promote_dtype((inputs, self.lora_a[...], self.lora_b[...]), dtype=self.dtype)
         return super().__call__(inputs, out_sharding) + self.scaling * ((x @ a) @ b)
 
+    def whole_kernel(self) -> jax.Array:
+        """The kernel [inputs, outputs] with the update in it."""
+        return self.kernel[...] + self.scaling * (self.lora_a[...] @ self.lora_b[...])
+
 
 def attach(detector: GroundingDino, rank: int, alpha: float, *, rngs: nnx.Rngs) -> None:
     """Give each attention of backbone, BERT, enhancer and decoder low-rank updates of its projections (``PLACES``)."""
