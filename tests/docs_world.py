@@ -11,7 +11,6 @@ import importlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -142,13 +141,6 @@ def start(words: list[str]) -> subprocess.Popen:
     environment["XLA_FLAGS"] = " ".join(HASTY)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(words, env=environment, **pipes)
-
-
-def free_port() -> int:
-    """One of loopback's that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def adapted(words: list[str], new: str) -> list[str]:

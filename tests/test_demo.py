@@ -26,6 +26,7 @@ from piza_jax.draw import FOUND
 from piza_jax.errors import PizaError
 from tests import fake_detector, odd_photos
 from tests.browser import find_browser
+from tests.ports import free_port
 from tests.test_task import ROOT
 
 WORDS = "green patch here"
@@ -119,9 +120,7 @@ def test_examples_are_drawn_scenes_whose_target_lies_in_them(tmp_path):
 def server(tmp_path_factory):
     """Address of a running demo, and the folders that it must leave as they are."""
     places = {name: tmp_path_factory.mktemp(name) for name in ("home", "work", "temporary")}
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, "HOME": str(places["home"]), "TMPDIR": str(places["temporary"]), "XLA_FLAGS": ""}
     environment["PYTHONPATH"] = str(ROOT)
     command = [sys.executable, "-c", SERVER, str(port)]

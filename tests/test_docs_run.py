@@ -17,7 +17,8 @@ import pytest
 
 from piza_jax.cli_examples import EXAMPLES
 from tests import test_benchmarks
-from tests.docs_world import adapted, begins, execute, free_port, small_world, start
+from tests.docs_world import adapted, begins, execute, small_world, start
+from tests.ports import free_port
 from tests.test_docs import EVERY
 from tests.test_task import ROOT
 
