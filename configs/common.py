@@ -67,7 +67,7 @@ def base(model: PizaConfig) -> ConfigDict:
                 "num_objects": 8,
                 "photo_wh": (640, 480),
                 "tokenizer": "",  # folder or tokenizer.json; "" trains one on the data's own expressions
-                "max_tokens": 256,
+                "max_tokens": 128,  # SOREC's longest expression seen has 65 words and signs
                 "canvas_hw": (1024, 1024),
                 "scale_range": (0.6, 1.0),  # random size of the content, as part of the canvas
                 "stop_fraction": None,  # part of stop samples; None: as often as any other step

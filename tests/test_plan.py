@@ -1,6 +1,7 @@
 """What a plan counts: matrix FLOPs of loops, collectives by axis, times; and the command on the devices here."""
 
 import json
+import os
 from functools import partial
 
 import jax
@@ -16,6 +17,7 @@ from piza_jax.data.samples import random_sample, sample_fields
 from piza_jax.errors import PizaError
 from piza_jax.models.config import DetectorConfig
 from piza_jax.piza.plain import plain_config
+from piza_jax.plan import apart
 from piza_jax.plan.chips import find_chip, open_topology
 from piza_jax.plan.collectives import read_collectives
 from piza_jax.plan.flops import matmul_flops, unknown_loops
@@ -329,6 +331,16 @@ def test_command_refuses(words, message, capsys):
 def test_topology_without_a_compiler_or_name():
     with pytest.raises(PizaError, match=r"cannot compile for --topology=v5e:banana: .*pip install jax\[tpu\]"):
         open_topology("v5e:banana")
+
+
+def _end(*arguments):
+    os._exit(9)
+
+
+def test_compilation_that_is_ended_from_outside_says_so(monkeypatch):
+    monkeypatch.setattr(apart, "_measure", _end)
+    with pytest.raises(PizaError, match=r"a batch of 8 for v5e:2x2 was ended from outside"):
+        apart.measure_step_apart(ConfigDict(), "v5e:2x2", 8, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import pytest
 
 from piza_jax import cli
 from piza_jax.cli_examples import EXAMPLES
+from piza_jax.errors import PizaError
+from piza_jax.plan.apart import measure_step_apart
 from piza_jax.plan.chips import find_chip, open_topology
 from piza_jax.plan.plan import make_plan
 from piza_jax.plan.programs import make_program, measure_step
@@ -63,6 +65,13 @@ def test_frozen_parameters_are_stored_in_shards_and_gathered():
     gathered = [one for one in split.collectives if one.kind == "all-gather"]
     assert gathered
     assert {one.axes for one in gathered} == {("fsdp",)}
+
+
+def test_a_process_of_its_own_measures_the_same_step():
+    here, _ = measured()
+    assert measure_step_apart(settings(), TOPOLOGY, 16, 1.0) == here
+    with pytest.raises(PizaError, match=r"17.*16"):
+        measure_step_apart(settings(), TOPOLOGY, 17, 1.0)
 
 
 def test_plan_of_a_slice():

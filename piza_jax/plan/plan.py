@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from piza_jax.piza.detector import config_from_dict
+from piza_jax.plan.apart import measure_step_apart
 from piza_jax.plan.chips import Chip, devices_of, find_chip
 from piza_jax.plan.programs import Measured, make_program, measure_step, measure_zoom
 from piza_jax.plan.roofline import Times, estimate
@@ -99,8 +100,11 @@ def make_plan(
     tried: dict[int, int | None] = {batch: step.total}
     largest = None
     if search and chip is not None:
-        unit = sharding.batch_devices(mesh)
-        largest = largest_batch(lambda size: measure_step(program, size), step, unit, chip.usable_bytes, tried, say)
+
+        def measure(size: int) -> Measured:
+            return measure_step_apart(config, topology, size, per_epoch) if topology else measure_step(program, size)
+
+        largest = largest_batch(measure, step, sharding.batch_devices(mesh), chip.usable_bytes, tried, say)
     zoom = None
     if photo_hw is not None:
         zoom_batch = sharding.batch_devices(mesh) if zoom_batch is None else zoom_batch
