@@ -10,25 +10,20 @@ from importlib import metadata, util
 
 import jax
 
-# Release nothing to the system, take nothing from it in separate blocks, have one heap, in large pages where there are.
-_MALLOC = {"trim_threshold": 2**40, "mmap_max": 0, "arena_max": 1, "hugetlb": 1}
-_TUNABLES = "GLIBC_TUNABLES"
+from piza_jax import malloc
+
 _FLAG = "xla_force_host_platform_device_count"
 
 
 def keep_memory() -> None:
     """Start this program anew with a malloc that keeps what is freed, if it computes on a CPU and none is chosen yet.
 
-    By default a large block goes back to the system when it is freed, and a compiled program's temporaries are one such
-    block: each call then pays a page fault for every 4 KB of them. The process stays at its largest size instead. Only
-    glibc's malloc can, and it is told so before a program starts.
+    A compiled program's temporaries are one large block of memory, which each call would fault in again.
     """
-    chosen = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get(_TUNABLES, "")
-    if chosen or not sys.platform.startswith("linux") or not _computes_on_cpu():
-        return
-    settings = [os.environ.get(_TUNABLES, ""), *(f"glibc.malloc.{name}={value}" for name, value in _MALLOC.items())]
-    os.environ[_TUNABLES] = ":".join(filter(None, settings))
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    environment = malloc.keeping()
+    if environment and _computes_on_cpu():
+        os.environ.update(environment)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def split(devices: int) -> int:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import sys
 
 import grain
 import numpy as np
@@ -17,6 +19,7 @@ from piza_jax.data.tokenize import Tokenizer
 from tests.small_source import TEXTS, SmallSource, record
 
 CONFIG = SampleConfig(canvas_hw=(64, 64), max_tokens=16)
+TUNABLES = "GLIBC_TUNABLES"
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +102,26 @@ def test_workers_do_not_change_the_batches(tokenizer, num_workers):
     shared = take(train(tokenizer, batch_size=4, num_workers=num_workers), 5)
     for one, other in zip(alone, shared, strict=True):
         assert_same(one, other)
+
+
+class Told(SmallSource):
+    """The id of each record says whether the process that reads it was told to keep its memory."""
+
+    def __getitem__(self, index: int) -> dict:
+        return {**super().__getitem__(index), "id": int("glibc.malloc.mmap_max=0" in os.environ.get(TUNABLES, ""))}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it is glibc's memory")
+def test_workers_keep_their_memory_and_this_process_stays_as_it_is(tokenizer, monkeypatch):
+    for name in (name for name in tuple(os.environ) if name == TUNABLES or name.startswith("MALLOC_")):
+        monkeypatch.delenv(name)
+    for num_workers in (0, 1, 2):
+        taken = take(train_batches(Told(4), tokenizer, CONFIG, seed=0, batch_size=2, num_workers=num_workers), 4)
+        assert {int(number) for batch in taken for number in batch["id"]} == {int(num_workers > 0)}
+        assert TUNABLES not in os.environ
+    monkeypatch.setenv(TUNABLES, "glibc.malloc.arena_max=4")
+    (batch,) = take(train_batches(Told(4), tokenizer, CONFIG, seed=0, batch_size=2, num_workers=1), 1)
+    assert not any(batch["id"])
 
 
 @pytest.mark.parametrize("process_count", [1, 2, 4])

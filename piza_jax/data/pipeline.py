@@ -7,6 +7,7 @@ number of its next batch, which also serves another number of processes.
 """
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ from piza_jax.data.samples import SampleConfig, naming, random_sample
 from piza_jax.data.search import check_box
 from piza_jax.data.tokenize import Tokenizer
 from piza_jax.errors import PizaError
+from piza_jax.malloc import kept_by_children
 
 Batch = dict[str, np.ndarray]
 _ENDLESS = 2**60
@@ -82,9 +84,8 @@ class BatchIterator(grain.DatasetIterator):
             raise ValueError("the iterator is closed")
         if self._next_batch >= self._batches.num_batches:
             raise StopIteration
-        if self._inner is None:
-            self._inner = self._batches.start_at(self._next_batch)
-        batch = next(self._inner)
+        with self._starting():  # grain starts a worker when it is asked for its first batch
+            batch = next(self._started())
         self._next_batch += 1
         return batch
 
@@ -114,14 +115,21 @@ class BatchIterator(grain.DatasetIterator):
 
     def start_prefetch(self) -> None:
         """Begin to make batches before the first is asked for."""
-        if self._inner is None:
-            self._inner = self._batches.start_at(self._next_batch)
-        self._inner.start_prefetch()
+        with self._starting():
+            self._started().start_prefetch()
 
     def close(self) -> None:
         """Stop the workers; the iterator cannot be used again."""
         self._closed = True
         self._stop()
+
+    def _starting(self) -> contextlib.AbstractContextManager[None]:
+        return kept_by_children() if self._batches.num_workers else contextlib.nullcontext()
+
+    def _started(self) -> grain.DatasetIterator:
+        if self._inner is None:
+            self._inner = self._batches.start_at(self._next_batch)
+        return self._inner
 
     def _stop(self) -> None:
         inner, self._inner = getattr(self, "_inner", None), None

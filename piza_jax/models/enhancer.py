@@ -48,7 +48,8 @@ class BiAttention(nnx.Module):
         return gather(image, self._split(self.text_value(text)), from_text, from_image)
 
     def _split(self, x: jax.Array) -> jax.Array:
-        return x.reshape(*x.shape[:2], self.heads, -1)
+        """[..., h * E] -> [..., h, E]: of features, of a kernel's columns, of a bias."""
+        return x.reshape(*x.shape[:-1], self.heads, -1)
 
     def _scores(self, image: jax.Array, key: jax.Array) -> jax.Array:
         return jnp.einsum("bnhe,blhe->bnhl", self._split(self.image_query(image)), key)
@@ -62,8 +63,8 @@ class BiAttention(nnx.Module):
 
     def _scores_through_tokens(self, image: jax.Array, key: jax.Array) -> jax.Array:
         kernel, bias = affine(self.image_query, image.dtype)
-        turned = jnp.einsum("dhe,blhe->bdhl", kernel.reshape(*kernel.shape[:1], self.heads, -1), key)
-        constant = jnp.einsum("he,blhe->bhl", bias.reshape(self.heads, -1), key)
+        turned = jnp.einsum("dhe,blhe->bdhl", self._split(kernel), key)
+        constant = jnp.einsum("he,blhe->bhl", self._split(bias), key)
         return jnp.einsum("bnd,bdhl->bnhl", image, turned) + constant[:, None]
 
     def _gather_through_tokens(
@@ -74,7 +75,7 @@ class BiAttention(nnx.Module):
         image_delta = jnp.einsum("bnhl,bhld->bnd", from_text, values) + bias
         kernel, bias = affine(self.image_value, image.dtype)
         seen = jnp.einsum("bnhl,bnd->bhld", from_image, image)
-        text_delta = jnp.einsum("bhld,dhe->blhe", seen, kernel.reshape(*kernel.shape[:1], self.heads, -1))
+        text_delta = jnp.einsum("bhld,dhe->blhe", seen, self._split(kernel))
         return image_delta, self.text_out(_joined(text_delta) + bias)
 
 
