@@ -9,8 +9,7 @@ import pytest
 
 from piza_jax import cli
 from piza_jax.cli_examples import EXAMPLES
-from piza_jax.errors import PizaError
-from piza_jax.plan.apart import measure_step_apart
+from piza_jax.plan import plan, search
 from piza_jax.plan.chips import find_chip, open_topology
 from piza_jax.plan.plan import make_plan
 from piza_jax.plan.programs import make_program, measure_step
@@ -67,11 +66,14 @@ def test_frozen_parameters_are_stored_in_shards_and_gathered():
     assert {one.axes for one in gathered} == {("fsdp",)}
 
 
-def test_a_process_of_its_own_measures_the_same_step():
-    here, _ = measured()
-    assert measure_step_apart(settings(), TOPOLOGY, 16, 1.0) == here
-    with pytest.raises(PizaError, match=r"17.*16"):
-        measure_step_apart(settings(), TOPOLOGY, 17, 1.0)
+def test_search_compiles_the_same_steps_in_processes_of_their_own(monkeypatch):
+    here, _ = measured(batch=32)
+    monkeypatch.setattr(search, "_MOST_COMPILES", 2)
+    monkeypatch.setattr(plan, "measure_step", None)
+    found = make_plan(settings(), TOPOLOGY, batch=32, photo_hw=None, search=True)
+    assert found.step == here
+    assert sorted(found.tried) == [16, 32]
+    assert found.largest_batch == 32
 
 
 def test_plan_of_a_slice():
@@ -94,8 +96,8 @@ def test_a_command_of_the_documentation_plans_for_its_slice(line, tmp_path, monk
     assert cli.main([*words, f"--output={saved}"]) == 0
     shown = capsys.readouterr().out
     assert "v5e:16x16: 256 x TPU v5 lite" in shown
-    plan = json.loads(saved.read_text())
-    assert (plan["mesh"]["data"], plan["step"]["batch"]) == (256, 1024)
+    numbers = json.loads(saved.read_text())
+    assert (numbers["mesh"]["data"], numbers["step"]["batch"]) == (256, 1024)
     assert "limiter: " in shown
 
 

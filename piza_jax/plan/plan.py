@@ -95,15 +95,17 @@ def make_plan(
     per_epoch = (config.data.num_photos if captions else TRAIN_L) / batch
     length, steps = _length(config, per_epoch)
     program = make_program(config, mesh, per_epoch)
+
+    def measure(size: int) -> Measured:
+        if search and topology:  # each compilation would leave gigabytes behind
+            return measure_step_apart(config, topology, size, per_epoch)
+        return measure_step(program, size)
+
     say(f"compiling the training step for {len(devices)} x {devices[0].device_kind}, batch {batch}")
-    step = measure_step(program, batch)
+    step = measure(batch)
     tried: dict[int, int | None] = {batch: step.total}
     largest = None
     if search and chip is not None:
-
-        def measure(size: int) -> Measured:
-            return measure_step_apart(config, topology, size, per_epoch) if topology else measure_step(program, size)
-
         largest = largest_batch(measure, step, sharding.batch_devices(mesh), chip.usable_bytes, tried, say)
     zoom = None
     if photo_hw is not None:
