@@ -121,3 +121,9 @@ def test_finished_run_started_again_does_nothing(tmp_path):
     output, _ = finish(start(tmp_path, "--steps", 3))
     assert "nothing to do" in output
     assert {path: path.read_bytes() for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()} == before
+
+
+def test_a_run_with_workers_leaves_no_shared_memory(tmp_path):
+    output, errors = finish(start(tmp_path, "--steps", 6, "--workers", 2))
+    assert "done step=6 interrupted=False" in output
+    assert "leaked shared_memory" not in errors

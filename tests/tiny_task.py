@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
+from piza_jax.data.pipeline import Batches
 from piza_jax.errors import PizaError
 from piza_jax.training.loop import fit
 from piza_jax.training.program import Task
@@ -41,7 +42,7 @@ def loss(model, batch, key):
     return jnp.mean(error**2), {"absolute_error": jnp.mean(jnp.abs(error))}
 
 
-def make_dataset(batch_size, slow=0.0, poison=None):
+def make_dataset(batch_size, slow=0.0, poison=None, workers=0):
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(40, 8)).astype(np.float32)
     targets = inputs.sum(1)
@@ -52,7 +53,10 @@ def make_dataset(batch_size, slow=0.0, poison=None):
         return {"x": inputs[index] + 0.1 * random.normal(size=8).astype(np.float32), "y": y}
 
     dataset = grain.MapDataset.range(40).seed(5).shuffle().repeat().random_map(sample)
-    return dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)).batch(batch_size)
+    reading = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+    if not workers:
+        return dataset.to_iter_dataset(reading).batch(batch_size)
+    return Batches(lambda first: dataset.batch(batch_size)[first:], 1000, {}, num_workers=workers, read_ahead=2)
 
 
 def make_config(**overrides):
@@ -76,7 +80,9 @@ def make_task(config, width=16, **options):
         make_model=lambda: TinyModel(width, nnx.Rngs(config.seed)),
         split=split,
         loss=options.pop("loss", loss),
-        dataset=make_dataset(config.train.batch_size, options.pop("slow", 0.0), options.pop("poison", None)),
+        dataset=make_dataset(
+            config.train.batch_size, options.pop("slow", 0.0), options.pop("poison", None), options.pop("workers", 0)
+        ),
         steps_per_epoch=40 / config.train.batch_size,
         **options,
     )
@@ -100,11 +106,12 @@ def main(arguments):
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--slow", type=float, default=0.0)
+    parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--kill-at-commit", type=int)
     parser.add_argument("--file-limit", type=int)
     options = parser.parse_args(arguments)
     config = make_config(**{"train.num_steps": options.steps})
-    task = make_task(config, options.width, slow=options.slow)
+    task = make_task(config, options.width, slow=options.slow, workers=options.workers)
     if options.kill_at_commit is not None:
         kill_at_commit(options.kill_at_commit)
     if options.file_limit is not None:

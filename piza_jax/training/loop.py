@@ -1,5 +1,6 @@
 """The training loop, in one order: batch, step, check, save, evaluate, report; and starting or resuming a run."""
 
+import gc
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -58,9 +59,14 @@ def fit(
     with jax.set_mesh(mesh), checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
         run = _Run(task, config, mesh, num_steps)
         iterator = iter(task.dataset)
-        start, state, frozen = run.start(checkpoints, iterator)
-        describe(mesh, state.trainable, frozen, Path(workdir))
-        return run.train(start, state, frozen, iterator, checkpoints, Path(workdir), compiled)
+        try:
+            start, state, frozen = run.start(checkpoints, iterator)
+            describe(mesh, state.trainable, frozen, Path(workdir))
+            return run.train(start, state, frozen, iterator, checkpoints, Path(workdir), compiled)
+        finally:
+            if hasattr(iterator, "close"):
+                iterator.close()  # its workers end here, and not with this process
+            gc.collect()  # the last batch lies in shared memory, which nothing would free at exit
 
 
 class _Run(Program):
