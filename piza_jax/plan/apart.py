@@ -33,7 +33,7 @@ def measure_step_apart(config: ConfigDict, topology: str, batch: int, steps_per_
         except BrokenProcessPool as error:
             raise PizaError(
                 f"the compilation of a batch of {batch} for {topology} was ended from outside, most likely because "
-                "this machine ran out of memory; a full-size one takes up to 15 GB"
+                "this machine ran out of memory; a full-size one takes some 8 GB"
             ) from error
 
 
