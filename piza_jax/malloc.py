@@ -1,7 +1,7 @@
 """A malloc that keeps what is freed, for programs whose large blocks come and go; only glibc's can be told so.
 
 By default a large block goes back to the system when it is freed, and the next one pays a page fault for every 4 KB. A
-process that keeps them stays at its largest size instead. It has to be told before it starts.
+process that keeps all below a GiB stays at its largest size instead. It has to be told before it starts.
 """
 
 import contextlib
@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 _TUNABLES = "GLIBC_TUNABLES"
 
-# Release nothing to the system, take nothing from it in separate blocks, have one heap, in large pages where there are.
-_SETTINGS = {"trim_threshold": 2**40, "mmap_max": 0, "arena_max": 1, "hugetlb": 1}
+# Release nothing to the system, have one heap, in large pages where there are. Only blocks of a GiB are taken and given
+# back by themselves: small ones would settle in a free one of the heap, and the next of its size would be a new one.
+_SETTINGS = {"trim_threshold": 2**40, "mmap_threshold": 2**30, "arena_max": 1, "hugetlb": 1}
 
 
 def keeping() -> dict[str, str]:

@@ -28,11 +28,25 @@ print(json.dumps([kept, count, jax.device_count(), faults, cpu.split(2)]))
 """
 
 
-def run(*arguments, **environment):
+# Prints how much memory the process holds, in MB, after blocks of 200 MB and of 1.2 GB that it has freed.
+FREED = """
+import json, resource, numpy as np
+from piza_jax import cpu
+cpu.keep_memory()
+held = []
+for size in (200e6, 1200e6):
+    block = np.ones(int(size), np.uint8)
+    del block
+    held.append(int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 1e6)
+print(json.dumps(held))
+"""
+
+
+def run(*arguments, script=SCRIPT, **environment):
     shared = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     shared |= {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", **environment}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments], cwd=ROOT, env=shared, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, *arguments], cwd=ROOT, env=shared, capture_output=True, text=True, check=True
     )
     return json.loads(done.stdout)
 
@@ -44,6 +58,13 @@ def test_memory_that_is_kept_is_not_faulted_in_again():
     assert kept
     assert usual > 1000
     assert faults < usual / 20
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it is glibc's memory")
+def test_blocks_of_more_than_a_gib_are_given_back():
+    after_small, after_large = run(script=FREED)
+    assert after_small > 200
+    assert after_large < after_small + 200
 
 
 def test_a_cpu_is_as_many_devices_as_are_asked_for_and_there_are_cores():

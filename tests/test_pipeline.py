@@ -108,7 +108,7 @@ class Told(SmallSource):
     """The id of each record says whether the process that reads it was told to keep its memory."""
 
     def __getitem__(self, index: int) -> dict:
-        return {**super().__getitem__(index), "id": int("glibc.malloc.mmap_max=0" in os.environ.get(TUNABLES, ""))}
+        return {**super().__getitem__(index), "id": int("glibc.malloc.arena_max=1" in os.environ.get(TUNABLES, ""))}
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it is glibc's memory")
