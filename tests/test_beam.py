@@ -159,6 +159,26 @@ def test_text_is_encoded_once_for_all_paths(ground, scenes):
     assert len(fake_detector.TEXT_CALLS) == before + 1
 
 
+ROWS: list[int] = []
+
+
+class RowCounting(DecoyDetector):
+    """Writes down of how many views each detection is that is traced."""
+
+    def detect(self, images, valid_hw, text, progress):
+        ROWS.append(images.shape[0])
+        return super().detect(images, valid_hw, text, progress)
+
+
+def test_the_whole_photo_is_looked_at_once_for_all_paths(tokenizer, scenes):
+    ROWS.clear()
+    grounder_of(tokenizer, batch_size=2, kind=RowCounting, **WIDE).ground(scenes[0][:2], scenes[1][:2])
+    assert set(ROWS) == {2, 4}
+    ROWS.clear()
+    grounder_of(tokenizer, batch_size=2, kind=RowCounting, **TURNING).ground(scenes[0][:2], scenes[1][:2])
+    assert set(ROWS) == {2}
+
+
 def test_a_path_score_below_the_threshold_is_no_target(ground, scenes):
     greedy, wide, unjudged = (ground(**settings)[0] for settings in (GREEDY, WIDE, TURNING))
     assert all(one.no_target and one.path_score == pytest.approx(0.2) for one in greedy)

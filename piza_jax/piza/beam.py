@@ -3,7 +3,8 @@
 Every path of the beam has its own crop, history and progress. In each step every path looks at its crop and proposes
 the ``beam`` best distinct boxes of it. Of all proposals of a photo, and of the paths that have ended, which propose
 themselves, the ``beam`` best go on: by path score, and without boxes that overlap a better one's. The best path at the
-end is the result. A photo and a sentence are read once, whatever the number of paths.
+end is the result. A photo and a sentence are read once, whatever the number of paths, and so is the whole photo looked
+at, where all paths begin.
 
 Backtracking: a view whose best score is below ``backtrack`` of the score of the box that led there has found nothing.
 If the view before it has an untried box that scores higher than anything in this one, and a step is left, the path
@@ -61,45 +62,39 @@ def beam_zoom(
 
     Arguments, result and errors are those of ``zoom``. The steps and their number are those of the best path, looks
     that found nothing among them, and the result's ``beam`` holds the ends of all paths. The views of all paths
-    of all photos are one batch [B * K] of the detector.
+    of all photos are one batch [B * K] of the detector, but of the first step, whose view is one for all paths.
     """
     check_model(model, config)
     graphdef, state = nnx.split(model)
     k, n = config.beam, config.max_steps
     whole = whole_photo(photo_hw)
     start = start_paths(model, whole, config)
-    text = jax.tree.map(lambda x: jnp.repeat(x, k, axis=0), text)
     wholes = jnp.repeat(whole, k, axis=0)
+
+    passes, first = jnp.zeros(photo_hw.shape[:1], jnp.int32), 0
+    if k > 1:
+        # One row of a photo in place of K equal ones, for a detector that is compiled once more.
+        one = jax.tree.map(lambda x: x[:, :1], start)
+        view = _look(model, one, photos, photo_hw, text, config, normalise)
+        start = _advance(model, start, jax.tree.map(lambda x: jnp.repeat(x, k, axis=1), view), wholes, config, 0)
+        passes, first = passes + 1, 1
+    text = jax.tree.map(lambda x: jnp.repeat(x, k, axis=0), text)
 
     def look(paths: Paths, t: jax.Array) -> Paths:
         # A model closed over by scan must be a copy inside it, or its variables belong to the outer trace.
         inner = nnx.merge(graphdef, state, copy=True)
         view = _look(inner, paths, photos, photo_hw, text, config, normalise)
-        failed = _failed(paths, view, config) & (t + 1 < n)
-        source = jax.tree.map(lambda old, new: where_rows(failed, old, new), paths.before, view)
-        choice = _choose(paths, source, config)
-        paths, view, source, failed = take_paths((paths, view, source, failed), choice.path)
-        moved = paths.active & choice.valid
-        after = _extend(inner, paths, source, choice.rank, wholes, config)
-        after = after._replace(
-            step=_step(inner, after.step, paths, view, failed, wholes, config),
-            active=after.active | failed,
-            before=source._replace(scores=_untried(source.scores, choice, moved)),
-        )
-        kept = paths._replace(active=jnp.zeros_like(moved), looked=jnp.zeros_like(moved))
-        chosen = jax.tree.map(lambda new, old: where_rows(moved, new, old), after, kept)
-        return chosen._replace(valid=choice.valid & paths.valid)
+        return _advance(inner, paths, view, wholes, config, t)
+
+    def idle(paths: Paths, t: jax.Array) -> Paths:
+        return _noted(paths._replace(looked=jnp.zeros_like(paths.looked)), t)
 
     def body(carry: tuple[Paths, jax.Array], t: jax.Array) -> tuple[tuple[Paths, jax.Array], None]:
         paths, passes = carry
         passes += jnp.sum(paths.active, axis=1, dtype=jnp.int32)
-        idle = paths._replace(looked=jnp.zeros_like(paths.looked))
-        after = jax.lax.cond(jnp.any(paths.active), look, lambda _, __: idle, paths, t)
-        steps = jax.tree.map(lambda all_steps, one: all_steps.at[:, :, t].set(one), after.steps, after.step)
-        return (after._replace(steps=steps, taken=after.taken.at[:, :, t].set(after.looked)), passes), None
+        return (jax.lax.cond(jnp.any(paths.active), look, idle, paths, t), passes), None
 
-    none = jnp.zeros(photo_hw.shape[:1], jnp.int32)
-    (end, passes), _ = jax.lax.scan(body, (start, none), jnp.arange(n))
+    (end, passes), _ = jax.lax.scan(body, (start, passes), jnp.arange(first, n))
     if not config.look_back or k == 1:
         return result_of(end, passes, config)
     evidence = log_shares(model, end.step.box, photos, photo_hw, text, config, normalise)
@@ -127,6 +122,32 @@ def _look(
     in_photo = box_in_photo(best.reshape(-1, 4), crops, sizes).reshape(batch, k, kept, 4)
     scores = scores.reshape(batch, k, kept)
     return View(paths.crop, paths.progress, in_photo, scores, paths.length, paths.log_sum)
+
+
+def _advance(
+    model: ZoomModel, paths: Paths, view: View, wholes: jax.Array, config: ZoomConfig, t: jax.Array | int
+) -> Paths:
+    """The paths after step t, in which they saw the view."""
+    failed = _failed(paths, view, config) & (t + 1 < config.max_steps)
+    source = jax.tree.map(lambda old, new: where_rows(failed, old, new), paths.before, view)
+    choice = _choose(paths, source, config)
+    paths, view, source, failed = take_paths((paths, view, source, failed), choice.path)
+    moved = paths.active & choice.valid
+    after = _extend(model, paths, source, choice.rank, wholes, config)
+    after = after._replace(
+        step=_step(model, after.step, paths, view, failed, wholes, config),
+        active=after.active | failed,
+        before=source._replace(scores=_untried(source.scores, choice, moved)),
+    )
+    kept = paths._replace(active=jnp.zeros_like(moved), looked=jnp.zeros_like(moved))
+    chosen = jax.tree.map(lambda new, old: where_rows(moved, new, old), after, kept)
+    return _noted(chosen._replace(valid=choice.valid & paths.valid), t)
+
+
+def _noted(paths: Paths, t: jax.Array | int) -> Paths:
+    """The paths with their last step noted as step t."""
+    steps = jax.tree.map(lambda all_steps, one: all_steps.at[:, :, t].set(one), paths.steps, paths.step)
+    return paths._replace(steps=steps, taken=paths.taken.at[:, :, t].set(paths.looked))
 
 
 def _failed(paths: Paths, view: View, config: ZoomConfig) -> jax.Array:
