@@ -85,6 +85,8 @@ def _fine_tune(config: ConfigDict, method: str, split: str) -> None:
     config.data.update(kind="tfds", dataset="sorec_mini", split=split, canvas_hw=(384, 512), max_tokens=48)
     config.data.scale_range = (0.8, 1.0)
     config.loss.aim_px = 8.0  # a cell of the finest level
+    if "coop" in method:
+        config.optimizer.learning_rate = 1e-2  # a few vectors of a frozen model learn next to nothing at 1e-3
     if not config.model.history:
         config.search.max_steps, config.data.stop_fraction = 1, 0.0  # straight from the photo to the target
     else:
