@@ -18,7 +18,8 @@ _FLAG = "xla_force_host_platform_device_count"
 def keep_memory() -> None:
     """Start this program anew with a malloc that keeps what is freed, if it computes on a CPU and none is chosen yet.
 
-    A compiled program's temporaries are one large block of memory, which each call would fault in again.
+    A compiled program's temporaries are one large block of memory, which each call would fault in again, as it still
+    does above a GiB.
     """
     environment = malloc.keeping()
     if environment and _computes_on_cpu():
