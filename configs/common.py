@@ -9,7 +9,7 @@ from piza_jax.data.search import SearchConfig
 from piza_jax.errors import PizaError
 from piza_jax.models.config import DetectorConfig
 from piza_jax.piza.detector import PizaConfig
-from piza_jax.piza.zoom_config import ZoomConfig
+from piza_jax.piza.zoom_config import defaults_of_training
 from piza_jax.training.losses import LossConfig
 from piza_jax.training.optim import OptimizerConfig
 
@@ -81,8 +81,8 @@ def base(model: PizaConfig) -> ConfigDict:
                 "num_workers": 4,
             },
             "search": dataclasses.asdict(SearchConfig()),
-            # How the trained model zooms, fields of piza/zoom_config.py; the value is the release's.
-            "zoom": {"stop_threshold": ZoomConfig.stop_threshold},
+            # How the trained model zooms, fields of piza/zoom_config.py; the values are the release's.
+            "zoom": defaults_of_training(),
             "loss": dataclasses.asdict(LossConfig()),
             "train": {
                 "batch_size": 32,  # over all devices

@@ -1,6 +1,7 @@
 """The ``piza`` command: train, plan, ground, detect, evaluate, tune, data, doctor, demo, convert, export, version."""
 
 import argparse
+import dataclasses
 import json
 import math
 import re
@@ -287,12 +288,15 @@ def _convert(options: argparse.Namespace, rest: list[str]) -> None:
     from piza_jax.grounder import open_model
 
     _no_rest(rest, "convert")
+    if options.zoom and options.to == "hugging_face":
+        raise PizaError("transformers' format holds no way to zoom; leave out --zoom")
+    zoom = cli_tune.plain_options_of(options.zoom) if options.zoom else {}
     if options.base and options.to == "adapter":  # the base is not laid below a whole model, it is held against it
-        loaded = open_model(options.source, tokenizer=options.tokenizer)
+        loaded = _with_zoom(open_model(options.source, tokenizer=options.tokenizer), zoom)
         base = open_model(options.base, tokenizer=options.tokenizer)
         export.save_adapter(loaded, options.target, base, half=options.half)
     else:
-        loaded = open_model(options.source, base=options.base, tokenizer=options.tokenizer)
+        loaded = _with_zoom(open_model(options.source, base=options.base, tokenizer=options.tokenizer), zoom)
         if options.to == "hugging_face":
             if options.half:
                 raise PizaError("--half is for piza's own exports; leave it out")
@@ -310,6 +314,14 @@ def _convert(options: argparse.Namespace, rest: list[str]) -> None:
 
         print(report.table(report.against_transformers(loaded, options.source)))
     print(f"{options.target}: {options.to} from {loaded.origin}")
+
+
+def _with_zoom(loaded: "Loaded", zoom: dict[str, Any]) -> "Loaded":
+    from piza_jax.piza.zoom_config import ZoomConfig
+
+    both = {**loaded.zoom, **zoom}
+    ZoomConfig(**both)  # what has no sense is told before anything is written
+    return dataclasses.replace(loaded, zoom=both)
 
 
 def _version(options: argparse.Namespace, rest: list[str]) -> None:
@@ -440,6 +452,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--to", choices=("piza", "adapter", "hugging_face"), default="piza", help="default: piza")
     _add_parts(convert)
     convert.add_argument("--half", action="store_true", help="store the weights in float16")
+    convert.add_argument("--zoom", help="a file of piza tune: how the model zooms from then on")
     convert.add_argument("--report", action="store_true", help="compare a forward pass with transformers, by stage")
     convert.set_defaults(run=_convert)
 

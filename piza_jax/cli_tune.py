@@ -43,12 +43,20 @@ def options_of(path: str) -> dict[str, Any]:
     """Fields of ZoomConfig that ``piza tune`` wrote. PizaError for a file that is not its own."""
     from piza_jax.piza.learnt import as_learnt
 
+    zoom = plain_options_of(path)
     try:
-        with open(path, encoding="utf-8") as file:
-            zoom = dict(json.load(file)["zoom"])
         return {**zoom, "learnt": as_learnt(zoom.get("learnt"))}
     except PizaError as error:
         raise PizaError(f"{path}: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise PizaError(f"{path} is not a file of piza tune --output") from error
+
+
+def plain_options_of(path: str) -> dict[str, Any]:
+    """The same as they are in the file, ready for JSON."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return dict(json.load(file)["zoom"])
     except OSError as error:
         raise PizaError(f"cannot read {path}: {error.strerror}; --zoom takes a file of piza tune --output") from error
     except (ValueError, KeyError, TypeError) as error:

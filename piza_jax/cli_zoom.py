@@ -11,6 +11,9 @@ OPTIONS = (
     "nms_iou",
     "backtrack",
     "look_back",
+    "margin",
+    "score_layers",
+    "last_look",
     "no_target_threshold",
 )
 
@@ -28,6 +31,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--look_back",
         type=_sides,
         help="look for the ends of several paths again in wider views, of these sides over the photo's: 0.5,0.35",
+    )
+    command.add_argument("--margin", type=float, help="crops so many times wider than the box found (default 1)")
+    command.add_argument("--score_layers", type=int, help="average the scores of so many decoder layers (default 1)")
+    command.add_argument(
+        "--last_look", type=float, help="look once more at the end, in a view of so many sides of the box; 0: do not"
     )
     command.add_argument("--no_target_threshold", type=float, help="least path score of a target (default 0)")
     command.add_argument("--training_free", action="store_true", help="zoom by rule, without the PIZA weights")

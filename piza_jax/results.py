@@ -86,7 +86,7 @@ class Beam(NamedTuple):
 
 
 class ZoomResult(NamedTuple):
-    """The end of each zoom, and its steps; N = max_steps. Boxes are float32 xyxy photo pixels.
+    """The end of each zoom, and its steps; N = max_steps, one more with a last look. Boxes are float32 xyxy photo px.
 
     Step t looks at crop t, finds box t in it, and then asks whether that box is final. Steps after the final one are
     not active and repeat it.

@@ -97,6 +97,13 @@ class DecoyDetector(PatchDetector):
         return _found(jnp.log(scores / (1 - scores)), jnp.stack(boxes, axis=1))
 
 
+class Quiet(DecoyDetector):
+    """Without the call of the host, which no program can hold that is stored."""
+
+    def encode_text(self, input_ids, token_mask):
+        return Text(jnp.argmax(input_ids[:, 1:2] == jnp.array(self.colour_ids), axis=1))
+
+
 class FiniteDetector(DecoyDetector):
     """A view without any pixel of the colour has some box, with a low score."""
 

@@ -58,17 +58,10 @@ except ImportError as error:
 """
 
 
-class Quiet(fake_detector.DecoyDetector):
-    """Without the call of the host, which no program can hold that is stored."""
-
-    def encode_text(self, input_ids, token_mask):
-        return fake_detector.Text(jnp.argmax(input_ids[:, 1:2] == jnp.array(self.colour_ids), axis=1))
-
-
 @pytest.fixture(scope="module")
 def fake() -> Loaded:
     zoom = {"canvas_hw": (96, 96), "min_crop_px": 16.0, "crop_method": "dense", "max_steps": 3}
-    return fake_detector.loaded(kind=Quiet, **zoom)
+    return fake_detector.loaded(kind=fake_detector.Quiet, **zoom)
 
 
 @pytest.fixture(scope="module")

@@ -63,8 +63,12 @@ def test_the_search_goes_on_from_the_best_way_to_stop(files):
     seen = []
     trials = tune.search(open_grounder, files[1], 4, (1, 2), (0.5, 0.95), (0.0,), seen.append)
     assert seen == trials
-    top = tune.best(trials[:2])
-    compared, back = trials[2 : -len(tune.LOOK_BACKS)], trials[-len(tune.LOOK_BACKS) :]
+    scored, rest = trials[2 : 2 + len(tune.LAYERS)], trials[2 + len(tune.LAYERS) :]
+    assert [trial.zoom for trial in scored] == tune.ways_of_scoring(tune.best(trials[:2]).zoom)
+    top = tune.best(trials[: 2 + len(scored)])
+    rest, last = rest[: -len(tune.LAST_LOOKS)], rest[-len(tune.LAST_LOOKS) :]
+    assert [trial.zoom for trial in last] == tune.ways_of_a_last_look(tune.best(trials[: -len(last)]).zoom)
+    compared, back = rest[: -len(tune.LOOK_BACKS)], rest[-len(tune.LOOK_BACKS) :]
     assert [trial.zoom for trial in compared] == tune.ways_of_comparing(top.zoom, (1, 2))
     assert [trial.zoom for trial in back] == tune.ways_of_looking_back(tune.best(compared).zoom)
     assert [trial.zoom["look_back"] for trial in back] == list(tune.LOOK_BACKS)
@@ -114,7 +118,7 @@ def test_the_command_chooses_and_its_file_is_taken(files, tmp_path, monkeypatch,
     tried = ["--beams", "1", "2", "--stops", "0.95", "--backtracks", "0", "--batch_size=5"]
     assert main(["tune", "--checkpoint=any", *files[0], *tried, f"--output={path}"]) == 0
     stored, printed = json.loads(path.read_text()), capsys.readouterr().out
-    assert len(stored["trials"]) == 4 + len(tune.LOOK_BACKS)
+    assert len(stored["trials"]) == 4 + len(tune.LOOK_BACKS) + len(tune.LAYERS) + len(tune.LAST_LOOKS)
     top = max(stored["trials"], key=lambda trial: (trial["accuracy"], -trial["passes"]))
     assert stored["zoom"] == top["zoom"] | {"no_target_threshold": stored["threshold"]["value"]}
     assert stored["learnt"]["chosen"] is False

@@ -17,6 +17,8 @@ from piza_jax.piza.zoom_config import LEARNT, PATH_SCORES
 
 BEAMS, STOPS, BACKTRACKS = (1, 3), (0.5, 0.95), (0.0, 0.5)
 LOOK_BACKS = ((0.5, 0.35), (0.8, 0.5))  # sides of the wider views, over those of the photo
+LAYERS = (3,)  # of the decoder, whose scores are averaged
+LAST_LOOKS: tuple[dict[str, float], ...] = ({"last_look": 7.0}, {"last_look": 7.0, "margin": 1.35})
 
 Open = Callable[[Mapping[str, Any]], Grounder]
 
@@ -103,6 +105,11 @@ def ways_of_stopping(
     return [{**few, "stop_threshold": stop, "backtrack": back} for stop, back in product(stops, backtracks)]
 
 
+def ways_of_scoring(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Fields of ZoomConfig: as found, with scores of more layers of the decoder."""
+    return [{**found, "score_layers": layers} for layers in LAYERS]
+
+
 def ways_of_comparing(found: Mapping[str, Any], beams: Iterable[int] = BEAMS) -> list[dict[str, Any]]:
     """Fields of ZoomConfig: each number of paths with each path score, as found in all else, and without that itself.
 
@@ -117,6 +124,11 @@ def ways_of_looking_back(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{**found, "look_back": sides} for sides in LOOK_BACKS if found["beam"] > 1]
 
 
+def ways_of_a_last_look(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Fields of ZoomConfig: as found, with one more look at the end, which lets the crops before it be wider."""
+    return [{**found, **look} for look in LAST_LOOKS]
+
+
 def search(
     open_grounder: Open,
     records: Records,
@@ -126,9 +138,10 @@ def search(
     backtracks: Sequence[float] = BACKTRACKS,
     report: Callable[[Trial], None] = lambda trial: None,
 ) -> list[Trial]:
-    """Ground the records in many ways: when to stop and turn back with the fewest paths, then more paths, looking back.
+    """Ground the records in many ways: when to stop and turn back, how to score, more paths, looking back, a last look.
 
-    That is a sum of trials and not a product of them: what is best for one path is taken to be best for several.
+    That is a sum of trials and not a product of them: each goes on from the best so far, so that what is best for the
+    fewest paths is taken to be best for several.
 
     Args:
         open_grounder: makes a grounder of fields of ZoomConfig.
@@ -150,9 +163,11 @@ def search(
             report(trials[-1])
 
     extend(ways_of_stopping(beams, stops, backtracks))
+    extend(ways_of_scoring(best(trials).zoom))
     extend(ways_of_comparing(best(trials).zoom, beams))
     several = [trial for trial in trials if trial.zoom["beam"] > 1]
     extend(ways_of_looking_back(best(several).zoom) if several else [])
+    extend(ways_of_a_last_look(best(trials).zoom))
     return trials
 
 
@@ -196,8 +211,8 @@ def choose(trials: Sequence[Trial], seed: int = 0) -> Choice:
     simple = best(trials)
     lessons = []
     for trial in trials:
-        # What a wider view says is no feature of a path, so that a lesson would leave it out.
-        if trial.paths is None or trial.zoom.get("look_back"):
+        # What a wider or a last view says is no feature of a path, so that a lesson would leave it out.
+        if trial.paths is None or trial.zoom.get("look_back") or trial.zoom.get("last_look"):
             continue
         lesson = learn.learn(trial.paths, trial.zoom["path_score"], seed)
         if lesson is not None:
@@ -254,13 +269,13 @@ def choose_threshold(present: np.ndarray, absent: np.ndarray) -> Threshold:
 
 def table(trials: Sequence[Trial]) -> str:
     """Markdown, a row for each trial, the best first."""
-    rows = [
-        ["beam", "paths compared by", "stop from", "back below", "look back", "mAcc %", "best of its paths", "passes"]
-    ]
+    head = ["beam", "paths compared by", "stop from", "back below", "look back", "layers", "last look", "margin"]
+    rows = [[*head, "mAcc %", "best of its paths", "passes"]]
     rows.append(["---"] * len(rows[0]))
     for trial in sorted(trials, key=lambda trial: (-trial.accuracy, trial.passes)):
         zoom = [f"{trial.zoom[name]}" for name in ("beam", "path_score", "stop_threshold", "backtrack")]
         zoom.append(" ".join(f"{side:g}" for side in trial.zoom.get("look_back", ())) or "-")
+        zoom += [f"{trial.zoom.get(name, '-')}" for name in ("score_layers", "last_look", "margin")]
         ceiling = "-" if trial.ceiling is None else f"{100 * trial.ceiling:.1f}"
         rows.append([*zoom, f"{100 * trial.accuracy:.1f}", ceiling, f"{trial.passes:.2f}"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

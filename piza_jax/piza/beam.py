@@ -24,6 +24,7 @@ from flax import nnx
 from piza_jax.ops.images import normalise
 from piza_jax.piza.boxes import best_distinct_boxes, box_in_photo, distinct_boxes
 from piza_jax.piza.look_back import log_shares
+from piza_jax.piza.path_score import log_path_score, log_score
 from piza_jax.piza.paths import Paths, View, as_rows, path_values, result_of, start_paths, take_paths, views_of
 from piza_jax.piza.zoom import (
     Following,
@@ -34,8 +35,6 @@ from piza_jax.piza.zoom import (
     check_model,
     detect,
     follow,
-    log_path_score,
-    log_score,
     where_rows,
     whole_photo,
 )
@@ -114,8 +113,7 @@ def _look(
     """What the crops of all paths show."""
     batch, k, kept = paths.before.scores.shape
     views, valid_hw = views_of(photos, photo_hw, paths.crop, config)
-    detections = detect(model, normalise(views, valid_hw), valid_hw, text, as_rows(paths.progress), config)
-    logits, boxes = detections.logits[-1], detections.boxes[-1].astype(jnp.float32)
+    logits, boxes = detect(model, normalise(views, valid_hw), valid_hw, text, as_rows(paths.progress), config)
     view_wh = valid_hw[:, ::-1].astype(jnp.float32)
     best, scores = best_distinct_boxes(logits, boxes, view_wh, kept, config.nms_iou)
     crops, sizes = jnp.repeat(as_rows(paths.crop), kept, axis=0), jnp.repeat(photo_hw, k * kept, axis=0)

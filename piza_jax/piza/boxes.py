@@ -93,3 +93,9 @@ def widen(box: jax.Array, least: float, photo_wh: jax.Array) -> jax.Array:
     size = box[:, 2:] - box[:, :2]
     wider = square(0.5 * (box[:, :2] + box[:, 2:]), jnp.maximum(size, least), photo_wh)
     return jnp.where(jnp.tile(size >= jnp.minimum(least, photo_wh), (1, 2)), box, wider)
+
+
+def progress_of(crop_side: jax.Array, box_side: jax.Array, photo_side: jax.Array) -> jax.Array:
+    """How far crops are on the way from the photo to a box, 0..1, in logarithms of the sides, all of one shape."""
+    way = jnp.log(photo_side / jnp.minimum(box_side, 0.999 * photo_side))
+    return jnp.clip(jnp.log(photo_side / crop_side) / way, 0.0, 1.0)

@@ -16,12 +16,12 @@ from piza_jax.data.preprocess import Preprocessing, on_canvas
 from piza_jax.data.tokenize import Tokenizer
 from piza_jax.errors import PizaError
 from piza_jax.ops.images import normalise
-from piza_jax.piza.beam import beam_zoom
+from piza_jax.piza.locate import locate
 from piza_jax.piza.phrases import PhraseDetections, Text, check_thresholds, select, texts_of
 from piza_jax.piza.placement import OneDevice, Placement
 from piza_jax.piza.results import Alternative, Box, Grounding, Step, of_look, of_zoom
 from piza_jax.piza.single_pass import SinglePass
-from piza_jax.piza.zoom import ZoomConfig, ZoomModel, ZoomResult, zoom
+from piza_jax.piza.zoom import ZoomConfig, ZoomModel, ZoomResult
 
 __all__ = ["Alternative", "Box", "Grounder", "Grounding", "Photo", "Step"]
 
@@ -99,10 +99,8 @@ class Grounder:
         def encode(state: Any, input_ids: jax.Array, token_mask: jax.Array) -> Any:
             return nnx.merge(graphdef, state, copy=True).encode_text(input_ids, token_mask)
 
-        search = zoom if config.one_path else beam_zoom
-
         def run(state: Any, photos: jax.Array, photo_hw: jax.Array, text: Any) -> ZoomResult:
-            return search(nnx.merge(graphdef, state, copy=True), photos, photo_hw, text, config, to_input)
+            return locate(nnx.merge(graphdef, state, copy=True), photos, photo_hw, text, config, to_input)
 
         self._encode, self._zoom = placement.compile(encode), placement.compile(run)
 

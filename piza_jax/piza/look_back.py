@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from piza_jax.ops.boxes import area, inverse_sigmoid
-from piza_jax.piza.boxes import box_in_photo
+from piza_jax.piza.boxes import box_in_photo, progress_of
+from piza_jax.piza.path_score import LEAST_SCORE
 from piza_jax.piza.paths import views_of
-from piza_jax.piza.zoom import LEAST_SCORE, Normalise, ZoomModel, detect, progress_of
+from piza_jax.piza.zoom import Normalise, ZoomModel, detect
 from piza_jax.piza.zoom_config import ZoomConfig
 
 
@@ -52,11 +53,12 @@ def log_shares(
         inner = nnx.merge(graphdef, state, copy=True)
         crops, progress = wider(rows, sizes, side)
         view, valid_hw = views_of(photos, photo_hw, crops.reshape(batch, k, 4), config)
-        found = detect(inner, normalise(view, valid_hw), valid_hw, text, progress, config)
-        scores = jax.nn.sigmoid(jnp.max(found.logits[-1], axis=-1).astype(jnp.float32))  # [B * K, Q]
+        logits, boxes = detect(inner, normalise(view, valid_hw), valid_hw, text, progress, config)
+        scores = jax.nn.sigmoid(jnp.max(logits, axis=-1).astype(jnp.float32))  # [B * K, Q]
         queries = scores.shape[1]
-        flat = found.boxes[-1].astype(jnp.float32).reshape(-1, 4)
-        boxes = box_in_photo(flat, jnp.repeat(crops, queries, axis=0), jnp.repeat(sizes, queries, axis=0))
+        boxes = box_in_photo(
+            boxes.reshape(-1, 4), jnp.repeat(crops, queries, axis=0), jnp.repeat(sizes, queries, axis=0)
+        )
         boxes = boxes.reshape(-1, queries, 4)
         holds = jnp.all((boxes[..., :2] <= centre[:, None]) & (boxes[..., 2:] >= centre[:, None]), axis=-1)
         here, elsewhere = (jnp.max(jnp.where(which, scores, 0.0), axis=-1) for which in (holds, ~holds))

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from piza_jax.ops.crop import crop_resize
 from piza_jax.piza.learnt import path_features
-from piza_jax.piza.zoom import ZoomModel, ZoomStep, log_end_score, log_path_score, read
+from piza_jax.piza.path_score import log_end_score, log_path_score
+from piza_jax.piza.zoom import ZoomModel, ZoomStep, read
 from piza_jax.piza.zoom_config import ZoomConfig
 from piza_jax.results import Beam, ZoomResult
 

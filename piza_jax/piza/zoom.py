@@ -1,7 +1,7 @@
 """The zoom loop: a photo, an expression and a detector become a tight box in a few crops, for a whole batch at once.
 
 PIZA (mode "piza") reads the history of its boxes before each crop: the reading says how far the zoom has come, which
-conditions the detector, and whether to stop. The next crop is the box just found.
+conditions the detector, and whether to stop. The next crop is the box just found, with a margin if so configured.
 
 A detector without PIZA weights (mode "training_free") zooms by a fixed rule. Its best box is where to look, not where
 to crop: the next crop is a square around the box's centre whose side lies, in logarithms, ``step_progress`` of the way
@@ -21,18 +21,17 @@ from piza_jax.errors import PizaError
 from piza_jax.ops.boxes import area
 from piza_jax.ops.crop import crop_resize
 from piza_jax.ops.images import normalise
-from piza_jax.piza.boxes import best_box, box_in_photo, square, widen
+from piza_jax.piza.boxes import best_box, box_in_photo, progress_of, square, widen
+from piza_jax.piza.last_look import same_thing, view_around
 from piza_jax.piza.learnt import path_features
-from piza_jax.piza.zoom_config import LEARNT, ZoomConfig, changed, zoom_config_of
+from piza_jax.piza.path_score import log_end_score, log_path_score, log_score
+from piza_jax.piza.zoom_config import ZoomConfig, changed, zoom_config_of
 from piza_jax.results import ZoomResult
 
 __all__ = ["Normalise", "ZoomConfig", "ZoomModel", "ZoomResult", "changed", "zoom", "zoom_config_of"]
 
 # A training-free crop that would keep more than this part of the side of the one before it is not worth a step.
 _LEAST_SHRINK = 0.9
-
-# Scores are compared as logarithms; none is taken of less than this.
-LEAST_SCORE = 1e-12
 
 # View uint8 [B, H, W, 3] and its valid_hw int32 [B, 2] -> float32 [B, H, W, 3], zero outside the content.
 Normalise = Callable[[jax.Array, jax.Array], jax.Array]
@@ -80,6 +79,7 @@ class _Carry(NamedTuple):
     progress: jax.Array  # [B], of that crop
     history: jax.Array  # [B, N + 1, 4]
     active: jax.Array  # bool [B], not finished yet
+    closing: jax.Array  # bool [B], the zoom has ended and the next look is the last
 
 
 def zoom(
@@ -93,7 +93,7 @@ def zoom(
     """Zoom into each photo until its box is final, at most config.max_steps times. To be run under jit.
 
     One scan over the steps; a step in which no sample of the batch is active costs nothing. A sample's result does not
-    depend on the others.
+    depend on the others. With config.last_look there is one step more, which the path score leaves out.
 
     Args:
         model: the detector, see ZoomModel.
@@ -120,32 +120,37 @@ def zoom(
         progress=read(model, history, 0).progress if config.mode == "piza" else zeros,
         history=history,
         active=jnp.ones((batch,), bool),
+        closing=jnp.zeros((batch,), bool),
     )
 
     def look(carry: _Carry, t: jax.Array) -> _Carry:
         # A model closed over by scan must be a copy inside it, or its variables belong to the outer trace.
         inner = nnx.merge(graphdef, state, copy=True)
         view, valid_hw = crop_resize(photos, photo_hw, carry.crop, config.canvas_hw, config.crop_method)
-        detections = detect(inner, normalise(view, valid_hw), valid_hw, text, carry.progress, config)
-        best, score = best_box(detections.logits[-1], detections.boxes[-1].astype(jnp.float32))
+        logits, boxes = detect(inner, normalise(view, valid_hw), valid_hw, text, carry.progress, config)
+        best, score = best_box(logits, boxes)
         box = box_in_photo(best, carry.crop, photo_hw)
         history = carry.history.at[:, t + 1].set(box)
         after = follow(inner, carry.crop, carry.progress, box, history, t + 1, whole, config)
         found = ZoomStep(carry.crop, box, score, after.progress, after.stop_probability)
-        following = _Carry(found, after.crop, after.next_progress, history, ~after.final)
+        following = _Carry(found, after.crop, after.next_progress, history, ~after.final, carry.closing)
+        if config.last_look:
+            ending = after.final | (t + 1 == n)
+            following = _closing(following, carry, ending, logits, boxes, photo_hw, config)
         kept = carry._replace(active=jnp.zeros_like(carry.active))
         return jax.tree.map(lambda new, old: where_rows(carry.active, new, old), following, kept)
 
-    def body(carry: _Carry, t: jax.Array) -> tuple[_Carry, tuple[ZoomStep, jax.Array]]:
+    def body(carry: _Carry, t: jax.Array) -> tuple[_Carry, tuple[ZoomStep, jax.Array, jax.Array]]:
         following = jax.lax.cond(jnp.any(carry.active), look, lambda same, _: same, carry, t)
-        return following, (following.step, carry.active)
+        return following, (following.step, carry.active, carry.active & ~carry.closing)
 
-    end, (steps, active) = jax.lax.scan(body, start, jnp.arange(n))
-    steps, active = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (steps, active))  # [B, N, ...]
-    num_steps = jnp.sum(active, axis=1, dtype=jnp.int32)
-    log_sum = jnp.sum(jnp.where(active, log_score(steps.score), 0.0), axis=1)
-    log_end = log_path_score(log_sum, end.step.score, num_steps, config)
-    path_score = jnp.exp(log_end_score(log_end, path_features(steps, active), config))
+    end, outputs = jax.lax.scan(body, start, jnp.arange(n + (config.last_look > 0)))
+    steps, active, on_path = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs)  # [B, N, ...]
+    num_steps, length = (jnp.sum(taken, axis=1, dtype=jnp.int32) for taken in (active, on_path))
+    path = _until(steps, length) if config.last_look else steps
+    log_sum = jnp.sum(jnp.where(on_path, log_score(path.score), 0.0), axis=1)
+    log_end = log_path_score(log_sum, path.score[:, -1], length, config)
+    path_score = jnp.exp(log_end_score(log_end, path_features(path, on_path), config))
     return ZoomResult(
         box=end.step.box,
         score=end.step.score,
@@ -159,6 +164,57 @@ def zoom(
         path_score=path_score,
         no_target=path_score < config.no_target_threshold,
     )
+
+
+def _closing(
+    following: _Carry,
+    carry: _Carry,
+    ending: jax.Array,
+    logits: jax.Array,
+    boxes: jax.Array,
+    photo_hw: jax.Array,
+    config: ZoomConfig,
+) -> _Carry:
+    """What follows where zooms end now, bool [B], and go on to a last look, and where this look was the last."""
+    crop, progress = view_around(following.step.box, photo_hw, config)
+    closing = ending & ~carry.closing
+    step = held_step(carry.step, carry.crop, carry.progress, logits, boxes, photo_hw)
+    return following._replace(
+        step=jax.tree.map(lambda new, old: where_rows(carry.closing, new, old), step, following.step),
+        crop=where_rows(closing, crop, following.crop),
+        progress=where_rows(closing, progress, following.progress),
+        active=~carry.closing,
+        closing=closing,
+    )
+
+
+def _until(steps: ZoomStep, length: jax.Array) -> ZoomStep:
+    """Steps [B, N, ...], of which those after the first ``length`` [B] repeat the last of these."""
+    place = jnp.minimum(jnp.arange(steps.score.shape[1]), length[:, None] - 1)
+    return jax.tree.map(lambda x: jax.vmap(lambda rows, index: rows[index])(x, place), steps)
+
+
+def held_step(
+    before: ZoomStep, crop: jax.Array, progress: jax.Array, logits: jax.Array, boxes: jax.Array, photo_hw: jax.Array
+) -> ZoomStep:
+    """A last look as a step: the best box of the view that overlaps that of the step before, or else that one.
+
+    Args:
+        before: the last step of the search.
+        crop: float32 [B, 4], where the look went.
+        progress: float32 [B], of that crop.
+        logits: [B, Q, L] of the view.
+        boxes: float32 [B, Q, 4] cxcywh in 0..1 of it.
+        photo_hw: int32 [B, 2].
+
+    Returns:
+        The step; its stop probability is 1, for nothing comes after it.
+    """
+    same = same_thing(boxes, crop, photo_hw, before.box)
+    best, score = best_box(jnp.where(same[..., None], logits, -jnp.inf), boxes)
+    held = jnp.any(same, axis=1)
+    box = where_rows(held, box_in_photo(best, crop, photo_hw), before.box)
+    return ZoomStep(crop, box, jnp.where(held, score, before.score), progress, jnp.ones_like(score))
 
 
 def check_model(model: ZoomModel, config: ZoomConfig) -> None:
@@ -175,9 +231,15 @@ def whole_photo(photo_hw: jax.Array) -> jax.Array:
 
 def detect(
     model: ZoomModel, images: jax.Array, valid_hw: jax.Array, text: Any, progress: jax.Array, config: ZoomConfig
-) -> Any:
-    """The model's ``detect`` on views at the progress read, float32 [B], which only mode "piza" shows to it."""
-    return model.detect(images, valid_hw, text, jnp.clip(progress, 0.0, 1.0) if config.mode == "piza" else None)
+) -> tuple[jax.Array, jax.Array]:
+    """The model's ``detect`` on views at the progress read, float32 [B], which only mode "piza" shows to it.
+
+    Returns:
+        Logits [B, Q, L], of as many layers as config.score_layers says, and the last layer's boxes float32 [B, Q, 4].
+    """
+    found = model.detect(images, valid_hw, text, jnp.clip(progress, 0.0, 1.0) if config.mode == "piza" else None)
+    logits = found.logits[-1] if config.score_layers == 1 else jnp.mean(found.logits[-config.score_layers :], axis=0)
+    return logits, found.boxes[-1].astype(jnp.float32)
 
 
 def read(model: ZoomModel, history: jax.Array, last: int | jax.Array) -> Any:
@@ -211,35 +273,17 @@ def follow(
     if config.mode == "piza":
         reading = read(model, history, last)
         final = reading.stop_probability >= config.stop_threshold
-        next_crop = widen(box, config.min_crop_px, whole[:, 2:])
+        next_crop = widen(_with_margin(box, config.margin, whole[:, 2:]), config.min_crop_px, whole[:, 2:])
         return Following(next_crop, reading.progress, progress, reading.stop_probability, final)
     next_crop, progress, nearness = _training_free(crop, box, whole, config)
     return Following(next_crop, jnp.zeros_like(progress), progress, nearness, nearness >= 1.0)
 
 
-def log_score(score: jax.Array) -> jax.Array:
-    """Logarithm of scores 0..1, finite at 0."""
-    return jnp.log(jnp.maximum(score, LEAST_SCORE))
-
-
-def log_path_score(log_sum: jax.Array, score: jax.Array, count: jax.Array, config: ZoomConfig) -> jax.Array:
-    """Logarithm of the path score of paths on their way, by config.rule, of any shape.
-
-    Args:
-        log_sum: sum of ``log_score`` over the boxes of the path.
-        score: score of its last box.
-        count: number of its boxes.
-        config: holds the rule.
-    """
-    if config.rule == "last":
-        return log_score(score)
-    return log_sum if config.rule == "product" else log_sum / count
-
-
-def log_end_score(log_path: jax.Array, features: jax.Array, config: ZoomConfig) -> jax.Array:
-    """The same of paths at their ends, float32 [...]: as it is, or the learnt score of their features [..., F]."""
-    learnt = config.path_score == LEARNT and config.learnt
-    return learnt.log_score(features) if learnt else log_path
+def _with_margin(box: jax.Array, margin: float, photo_wh: jax.Array) -> jax.Array:
+    """Boxes [B, 4] with margin times their sides, moved into the photo."""
+    if margin == 1:
+        return box
+    return square(0.5 * (box[:, :2] + box[:, 2:]), margin * (box[:, 2:] - box[:, :2]), photo_wh)
 
 
 def _training_free(
@@ -255,12 +299,6 @@ def _training_free(
     stuck = jnp.sqrt(area(following)) > _LEAST_SHRINK * crop_side
     nearness = jnp.where(stuck, 1.0, jnp.minimum(box_side / crop_side / config.tight, 1.0))
     return following, progress_of(crop_side, box_side, photo_side), nearness
-
-
-def progress_of(crop_side: jax.Array, box_side: jax.Array, photo_side: jax.Array) -> jax.Array:
-    """How far crops are on the way from the photo to a box, 0..1, in logarithms of the sides, all of one shape."""
-    way = jnp.log(photo_side / jnp.minimum(box_side, 0.999 * photo_side))
-    return jnp.clip(jnp.log(photo_side / crop_side) / way, 0.0, 1.0)
 
 
 def where_rows(chosen: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:

@@ -1,6 +1,7 @@
 """How to zoom: the settings of the zoom loop and of the beam."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from piza_jax.piza.learnt import LearntScore, as_learnt
 MODES = ("piza", "training_free")
 PATH_SCORES = ("mean_log", "product", "last")
 LEARNT = "learnt"
+# What a training configuration says of them, in its section zoom.
+OF_TRAINING = ("stop_threshold", "margin", "score_layers", "last_look")
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,10 @@ class ZoomConfig:
         max_steps: most crops, N.
         stop_threshold: stop probability from which on a box is final (mode "piza").
         min_crop_px: least side of a crop, photo pixels; a smaller box is seen with its surroundings.
+        margin: mode "piza": sides of the next crop over those of the box found, which it holds in its middle or, at the
+            photo's edge, as near to that as it can; 1 crops the box itself, as the paper does.
+        score_layers: boxes are chosen by the mean of the logits of so many last layers of the decoder, all if it has
+            fewer; 1: of the last, as the paper does. Their sides are those of the last layer.
         canvas_hw: height and width that every crop is resized to (aspect kept, zeros around).
         mode: "piza", or "training_free" for a detector without PIZA weights.
         step_progress: training-free: how far, in logarithms of the side, a crop goes towards the box.
@@ -40,12 +47,16 @@ class ZoomConfig:
         look_back: sides, over those of the photo, of wider views in which the ends of several paths are looked for
             again before they are compared, see ``piza.look_back``; none: they are not. One path has nothing to compare.
         look_back_weight: how much that counts: its power beside the path score.
+        last_look: side of one more view around the box that the search ended on, over the box's longest side, see
+            ``piza.locate``; 0: none.
         learnt: coefficients that piza tune found, see ``piza.learnt``; a mapping becomes one.
     """
 
     max_steps: int = 5
     stop_threshold: float = 0.95
     min_crop_px: float = 32.0
+    margin: float = 1.0
+    score_layers: int = 1
     canvas_hw: tuple[int, int] = (1024, 1024)
     mode: str = "piza"
     step_progress: float = 0.4
@@ -59,6 +70,7 @@ class ZoomConfig:
     backtrack: float = 0.0
     look_back: tuple[float, ...] = ()
     look_back_weight: float = 0.6
+    last_look: float = 0.0
     learnt: LearntScore | None = None
 
     def __post_init__(self) -> None:
@@ -72,6 +84,8 @@ class ZoomConfig:
             ("max_steps", self.max_steps >= 1, "at least 1"),
             ("stop_threshold", self.stop_threshold > 0, "above 0"),
             ("min_crop_px", self.min_crop_px >= LEAST_BOX_PX, f"at least {LEAST_BOX_PX}"),
+            ("margin", 1 <= self.margin < math.inf, "at least 1"),
+            ("score_layers", self.score_layers >= 1, "at least 1"),
             ("canvas_hw", len(self.canvas_hw) == 2 and min(self.canvas_hw) >= 1, "a height and a width"),
             ("mode", self.mode in MODES, f"one of {', '.join(MODES)}"),
             ("step_progress", 0 < self.step_progress < 1, "between 0 and 1"),
@@ -89,6 +103,7 @@ class ZoomConfig:
             ("no_target_threshold", 0 <= self.no_target_threshold <= 1, "from 0 to 1"),
             ("look_back", all(0 < side <= 1 for side in self.look_back), "sides above 0 and at most 1, or none"),
             ("look_back_weight", self.look_back_weight >= 0, "at least 0"),
+            ("last_look", self.last_look == 0 or 1 <= self.last_look < math.inf, "at least 1, or 0 for none"),
             ("backtrack", 0 <= self.backtrack <= 1, "from 0 to 1"),
         )
         for name, good, wanted in rules:
@@ -120,6 +135,11 @@ def zoom_config_of(config: Mapping[str, Any], **changes: Any) -> ZoomConfig:
         min_crop_px=float(search.get("min_crop_px", ZoomConfig.min_crop_px)),
     )
     return changed(base, **{**config.get("zoom", {}), **changes})
+
+
+def defaults_of_training() -> dict[str, Any]:
+    """The section zoom of a training configuration, as in the paper and its release."""
+    return {name: getattr(ZoomConfig, name) for name in OF_TRAINING}
 
 
 def changed(config: ZoomConfig, **changes: Any) -> ZoomConfig:

@@ -122,7 +122,8 @@ def make_plan(
         step_times = estimate(step, *sizes, training=True, views=views, targets=targets)
         hours = (steps * step_times.low / 3600, steps * step_times.high / 3600)
         if zoom is not None:
-            zoom_times = estimate(zoom, *sizes, training=False, views=config.search.max_steps)
+            views = config.search.max_steps + bool(config.get("zoom", {}).get("last_look"))
+            zoom_times = estimate(zoom, *sizes, training=False, views=views)
     trainable, frozen = program.abstract_state.trainable, program.abstract_frozen
     return Plan(
         topology=topology or "",

@@ -15,7 +15,8 @@ from piza_jax.data.captions import caption_fields
 from piza_jax.data.samples import sample_fields
 from piza_jax.models.params import unflatten_state
 from piza_jax.piza.detector import config_from_dict
-from piza_jax.piza.zoom import zoom, zoom_config_of
+from piza_jax.piza.locate import locate
+from piza_jax.piza.zoom import zoom_config_of
 from piza_jax.plan.chips import find_chip
 from piza_jax.plan.collectives import Collective, read_collectives
 from piza_jax.plan.flops import matmul_flops, unknown_loops
@@ -106,7 +107,7 @@ def measure_zoom(program: Program, batch: int, photo_hw: tuple[int, int]) -> Mea
         whole = sharding.gather(trainable), sharding.gather(frozen)
         states = [unflatten_state(*pair) for pair in zip(templates, whole, strict=True)]
         model = nnx.merge(graph, *states, copy=True)
-        return zoom(model, photos, photo_hw, model.encode_text(input_ids, token_mask), zoom_config)
+        return locate(model, photos, photo_hw, model.encode_text(input_ids, token_mask), zoom_config)
 
     def split(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((batch, *shape), dtype, sharding=sharding.batch_sharding(mesh))

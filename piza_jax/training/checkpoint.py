@@ -23,7 +23,7 @@ from piza_jax.models.params import check_same, flatten_state, unflatten_state
 from piza_jax.peft import select
 from piza_jax.piza.abstract import abstract_detector
 from piza_jax.piza.detector import PizaDetector, config_from_dict
-from piza_jax.piza.zoom_config import ZoomConfig
+from piza_jax.piza.zoom_config import defaults_of_training
 from piza_jax.training import config as configs
 
 CONFIG, CHECKPOINTS, FROZEN = "config.json", "checkpoints", "frozen"
@@ -190,7 +190,8 @@ def prepare_workdir(workdir: str | os.PathLike[str], config: ConfigDict) -> list
 
 def _settings(config: ConfigDict) -> dict[str, Any]:
     """Flat settings; those that came after a run was started have their defaults."""
-    values = {"freeze": (), "zoom": {"stop_threshold": ZoomConfig.stop_threshold}, **config.to_dict()}
+    values = {"freeze": (), **config.to_dict()}
+    values["zoom"] = {**defaults_of_training(), **values.get("zoom", {})}
     if "data" in values:
         values["data"] = {"scaled_decode": False, "expressions_a_photo": 1, **values["data"]}
     if "model" in values:
