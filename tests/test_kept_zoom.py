@@ -10,7 +10,7 @@ from PIL import Image
 import piza_jax
 from piza_jax import cli, compile_cache, kept_zoom
 from tests import fake_detector
-from tests.test_exported import Quiet
+from tests.fake_detector import Quiet
 
 SENTENCE, FOUND = "red", "box (x0 y0 x1 y1 px): 70.0 40.0 100.0 60.0"
 
