@@ -30,11 +30,10 @@ def locate(
     found = beam_zoom(model, photos, photo_hw, text, config, normalise)
     if config.last_look == 0:
         return found
-    before = ZoomStep(*(jnp.zeros_like(found.box),) * 2, *(found.score,) * 3)._replace(box=found.box)
     crop, progress = view_around(found.box, photo_hw, config)
     view, valid_hw = crop_resize(photos, photo_hw, crop, config.canvas_hw, config.crop_method)
     seen = detect(model, normalise(view, valid_hw), valid_hw, text, progress, config)
-    return _with_step(found, held_step(before, crop, progress, *seen, photo_hw))
+    return _with_step(found, held_step(found.box, found.score, crop, progress, *seen, photo_hw))
 
 
 def _with_step(found: ZoomResult, step: ZoomStep) -> ZoomResult:

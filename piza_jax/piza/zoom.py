@@ -178,7 +178,7 @@ def _closing(
     """What follows where zooms end now, bool [B], and go on to a last look, and where this look was the last."""
     crop, progress = view_around(following.step.box, photo_hw, config)
     closing = ending & ~carry.closing
-    step = held_step(carry.step, carry.crop, carry.progress, logits, boxes, photo_hw)
+    step = held_step(carry.step.box, carry.step.score, carry.crop, carry.progress, logits, boxes, photo_hw)
     return following._replace(
         step=jax.tree.map(lambda new, old: where_rows(carry.closing, new, old), step, following.step),
         crop=where_rows(closing, crop, following.crop),
@@ -195,12 +195,19 @@ def _until(steps: ZoomStep, length: jax.Array) -> ZoomStep:
 
 
 def held_step(
-    before: ZoomStep, crop: jax.Array, progress: jax.Array, logits: jax.Array, boxes: jax.Array, photo_hw: jax.Array
+    box: jax.Array,
+    score: jax.Array,
+    crop: jax.Array,
+    progress: jax.Array,
+    logits: jax.Array,
+    boxes: jax.Array,
+    photo_hw: jax.Array,
 ) -> ZoomStep:
-    """A last look as a step: the best box of the view that overlaps that of the step before, or else that one.
+    """A last look as a step: the best box of the view that overlaps the one found before, or else that one.
 
     Args:
-        before: the last step of the search.
+        box: float32 [B, 4] xyxy photo px, that the search ended on.
+        score: float32 [B], its score.
         crop: float32 [B, 4], where the look went.
         progress: float32 [B], of that crop.
         logits: [B, Q, L] of the view.
@@ -210,11 +217,11 @@ def held_step(
     Returns:
         The step; its stop probability is 1, for nothing comes after it.
     """
-    same = same_thing(boxes, crop, photo_hw, before.box)
-    best, score = best_box(jnp.where(same[..., None], logits, -jnp.inf), boxes)
+    same = same_thing(boxes, crop, photo_hw, box)
+    best, seen = best_box(jnp.where(same[..., None], logits, -jnp.inf), boxes)
     held = jnp.any(same, axis=1)
-    box = where_rows(held, box_in_photo(best, crop, photo_hw), before.box)
-    return ZoomStep(crop, box, jnp.where(held, score, before.score), progress, jnp.ones_like(score))
+    box = where_rows(held, box_in_photo(best, crop, photo_hw), box)
+    return ZoomStep(crop, box, jnp.where(held, seen, score), progress, jnp.ones_like(score))
 
 
 def check_model(model: ZoomModel, config: ZoomConfig) -> None:
