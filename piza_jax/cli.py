@@ -317,11 +317,10 @@ def _convert(options: argparse.Namespace, rest: list[str]) -> None:
 
 
 def _with_zoom(loaded: "Loaded", zoom: dict[str, Any]) -> "Loaded":
-    from piza_jax.piza.zoom_config import ZoomConfig
+    from piza_jax.piza.zoom_config import ZoomConfig, changed
 
-    both = {**loaded.zoom, **zoom}
-    ZoomConfig(**both)  # what has no sense is told before anything is written
-    return dataclasses.replace(loaded, zoom=both)
+    changed(ZoomConfig(**loaded.zoom), **zoom)  # what has no sense is told before anything is written
+    return dataclasses.replace(loaded, zoom={**loaded.zoom, **zoom})
 
 
 def _version(options: argparse.Namespace, rest: list[str]) -> None:

@@ -238,6 +238,9 @@ def test_a_converted_model_keeps_the_way_to_zoom_that_it_is_given(tmp_path, caps
     path.write_text(json.dumps({"zoom": {"margin": 0.5}}))
     assert main(words) == 2
     assert "zoom.margin is 0.5" in capsys.readouterr().err
+    path.write_text(json.dumps({"zoom": {"width": 2}}))
+    assert main(words) == 2
+    assert "unknown zoom option width" in capsys.readouterr().err
     path.write_text(json.dumps({"zoom": {"margin": 1.2, "score_layers": 2, "last_look": 6.0, "learnt": None}}))
     assert main([*words, "--to=hugging_face"]) == 2
     assert "leave out --zoom" in capsys.readouterr().err

@@ -59,6 +59,15 @@ def test_stopping_is_chosen_with_few_paths_and_then_comparing():
     assert [way["path_score"] for way in tune.ways_of_comparing(few[0], (3,))] == ["product", "last"]
 
 
+def test_a_model_that_looks_once_more_by_itself_is_tried_without_first(files):
+    def own_way(zoom):
+        return piza_jax.load(loaded(**ZOOM, last_look=4.0), batch_size=5, **zoom)
+
+    trials = tune.search(own_way, files[1], 2, (1,), (0.95,), (0.0,))
+    assert [trial.zoom["last_look"] for trial in trials] == [0.0, 0.0, 7.0, 7.0]
+    assert trials[0].passes + 1 <= min(trial.passes for trial in trials[2:])
+
+
 def test_the_search_goes_on_from_the_best_way_to_stop(files):
     seen = []
     trials = tune.search(open_grounder, files[1], 4, (1, 2), (0.5, 0.95), (0.0,), seen.append)

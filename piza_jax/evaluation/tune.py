@@ -18,6 +18,7 @@ from piza_jax.piza.zoom_config import LEARNT, PATH_SCORES
 BEAMS, STOPS, BACKTRACKS = (1, 3), (0.5, 0.95), (0.0, 0.5)
 LOOK_BACKS = ((0.5, 0.35), (0.8, 0.5))  # sides of the wider views, over those of the photo
 LAYERS = (3,)  # of the decoder, whose scores are averaged
+PLAIN = {"score_layers": 1, "last_look": 0.0, "margin": 1.0}  # what a model may do otherwise by itself
 LAST_LOOKS: tuple[dict[str, float], ...] = ({"last_look": 7.0}, {"last_look": 7.0, "margin": 1.35})
 
 Open = Callable[[Mapping[str, Any]], Grounder]
@@ -101,7 +102,7 @@ def ways_of_stopping(
     beams: Iterable[int] = BEAMS, stops: Iterable[float] = STOPS, backtracks: Iterable[float] = BACKTRACKS
 ) -> list[dict[str, Any]]:
     """Fields of ZoomConfig: each stop threshold with each way to turn back, with the fewest paths."""
-    few = {"beam": min(beams), "path_score": PATH_SCORES[0]}
+    few = {"beam": min(beams), "path_score": PATH_SCORES[0], **PLAIN}
     return [{**few, "stop_threshold": stop, "backtrack": back} for stop, back in product(stops, backtracks)]
 
 
