@@ -41,7 +41,7 @@ def test_quickstart_trains_evaluates_and_draws(tmp_path):
     assert measured["zero_shot"]["mAcc"] < 0.1
     assert measured["zero_shot"]["mean_steps"] == measured["adapter_plus"]["mean_steps"] == 1
     assert measured["shipped"]["mAcc"] > measured["zero_shot"]["mAcc"] + 0.15
-    assert measured["shipped"]["mean_steps"] == pytest.approx(2, abs=0.5)
+    assert measured["shipped"]["mean_steps"] == pytest.approx(3, abs=0.5)  # two and a last look
     strips = sorted((tmp_path / "strips").glob("*.png"))
     assert len(strips) == len(quickstart.ROWS) * quickstart.STRIPS
     assert Image.open(tmp_path / "loss.png").width > 600
