@@ -69,7 +69,7 @@ WORDS = ["sliding:96:0.25", "grid:6x7", "sliding:96x80:0.2:full:nms:iou=0.5"]
 
 @pytest.fixture(scope="module")
 def grounders(tokenizer):
-    ways = ("dense", "taps", "dense")
+    ways = ("dense", "rows", "dense")
     return {word: slice_grounder(tokenizer, word, crop_method=way) for word, way in zip(WORDS, ways, strict=True)}
 
 

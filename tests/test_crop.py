@@ -17,7 +17,7 @@ from tests import figures
 CANVAS = (96, 128)
 PHOTO_CANVAS = (320, 400)
 BATCH = 3
-LIMITS = {"taps": 1, "rows": 1, "dense": 2}  # levels of 255; dense rounds its weights to bfloat16
+LIMITS = {"rows": 1, "dense": 2}  # levels of 255; dense rounds its weights to bfloat16
 
 
 def make_photo(seed: int, height: int, width: int) -> np.ndarray:
@@ -156,9 +156,9 @@ def test_each_sample_is_independent_of_the_batch():
     photos = jnp.stack([make_photo(i, *PHOTO_CANVAS) for i in range(BATCH)])
     boxes = jnp.array([(0, 0, 400, 320), (10.5, 20, 30, 44), (100, 100, 300, 250)], jnp.float32)
     hw = jnp.tile(jnp.array(PHOTO_CANVAS), (BATCH, 1))
-    together, _ = crop(photos, hw, boxes, "taps")
+    together, _ = crop(photos, hw, boxes, "rows")
     for i in range(BATCH):
-        alone, _ = crop(photos[i : i + 1], hw[i : i + 1], boxes[i : i + 1], "taps")
+        alone, _ = crop(photos[i : i + 1], hw[i : i + 1], boxes[i : i + 1], "rows")
         np.testing.assert_array_equal(alone[0], together[i])
 
 
@@ -166,12 +166,12 @@ def test_sharded_batch_gives_the_same_pixels():
     photos = jnp.stack([make_photo(i, 64, 80) for i in range(8)])
     boxes = jnp.tile(jnp.array([3.5, 4, 50, 60.0]), (8, 1)) + jnp.arange(8.0)[:, None] * 0.5
     operands = photos, jnp.tile(jnp.array([64, 80]), (8, 1)), boxes
-    expected, _ = crop(*operands, "taps")
+    expected, _ = crop(*operands, "rows")
     mesh = jax.make_mesh((8, 1), ("data", "fsdp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     with jax.set_mesh(mesh):
         sharding = jax.NamedSharding(mesh, jax.P(("data", "fsdp")))
         placed = [jax.device_put(x, sharding) for x in operands]
-        lowered = jax.jit(partial(crop_resize, canvas_hw=CANVAS, method="taps")).lower(*placed).compile()
+        lowered = jax.jit(partial(crop_resize, canvas_hw=CANVAS, method="rows")).lower(*placed).compile()
         found, _ = lowered(*placed)
     np.testing.assert_array_equal(found, expected)
     assert "all-gather" not in lowered.as_text()

@@ -49,8 +49,8 @@ def linear(inputs: int, outputs: int, *, dtype: jnp.dtype, rngs: nnx.Rngs, bias:
     return nnx.Linear(inputs, outputs, use_bias=bias, kernel_init=init, dtype=dtype, rngs=rngs)
 
 
-def affine(layer: nnx.Linear, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
-    """Kernel [inputs, outputs] and bias [outputs] of what a dense layer computes, an update of it included."""
+def affine(layer: nnx.Linear | nnx.Conv, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
+    """Kernel [..., inputs, outputs] and bias [outputs] of what a layer computes, an update of it included."""
     kernel = layer.whole_kernel() if hasattr(layer, "whole_kernel") else layer.kernel[...]
     bias = jnp.zeros(layer.out_features) if layer.bias is None else layer.bias[...]
     return kernel.astype(dtype), bias.astype(dtype)

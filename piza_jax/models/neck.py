@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from piza_jax.models.config import DetectorConfig
+from piza_jax.models.layers import affine
 
 
 class NeckLevel(nnx.Module):
@@ -22,7 +23,30 @@ class NeckLevel(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, h, w, C] -> [B, h', w', D]."""
-        return self.group_norm(self.conv(x))
+        if self.conv.kernel_size == (1, 1):  # a product of matrices, for which no library has to find an algorithm
+            kernel, bias = affine(self.conv, x.dtype)
+            return _group_norm(self.group_norm, x @ kernel[0, 0] + bias)
+        return _group_norm(self.group_norm, self.conv(x))
+
+
+def _group_norm(norm: nnx.GroupNorm, x: jax.Array) -> jax.Array:
+    """What the norm computes of [B, h, w, D], its means first over places, channel by channel, then over a group.
+
+    Over both at once, as it has them itself, is no sum along memory that stands together, and slower.
+    """
+    assert norm.scale is not None
+    assert norm.bias is not None
+    wide = x.astype(jnp.float32)
+    groups = (x.shape[0], norm.num_groups, x.shape[-1] // norm.num_groups)
+
+    def mean(values: jax.Array) -> jax.Array:  # [B, h, w, D] -> [B, 1, 1, D]
+        of_channels = jnp.mean(values, axis=(1, 2)).reshape(groups)
+        of_groups = jnp.mean(of_channels, axis=-1, keepdims=True)
+        return jnp.broadcast_to(of_groups, groups).reshape(x.shape[0], 1, 1, -1)
+
+    centred = wide - mean(wide)
+    normed = centred * jax.lax.rsqrt(mean(centred**2) + norm.epsilon)
+    return (normed * norm.scale[...] + norm.bias[...]).astype(x.dtype)
 
 
 class Neck(nnx.Module):

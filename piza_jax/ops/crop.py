@@ -15,9 +15,9 @@ from jax.sharding import PartitionSpec
 from piza_jax.ops.deformable import sharded_axes
 from piza_jax.ops.platforms import traced_platform
 
-METHODS = ("auto", "dense", "taps", "rows")
+METHODS = ("auto", "dense", "rows")
 
-# Windows of taps and rows, in canvases; a box that fits none of them takes the whole photo.
+# Windows of rows, in canvases; a box that fits none of them takes the whole photo.
 _WINDOWS = (0.5, 1, 1.5, 2, 3)
 
 # Of the rows that a pass writes: a loop over them keeps XLA from fusing one pass into the next and computing it again.
@@ -47,17 +47,17 @@ def crop_resize(
 ) -> tuple[jax.Array, jax.Array]:
     """View of one box in each photo: resized, aspect kept, in the top left corner of the canvas.
 
-    No resampled copy of a whole photo is made. "taps" cuts the smallest of a few static windows that holds the box and
-    adds up the few source rows, then columns, under each filter. "rows" does so too, with whole levels in between, as
-    Pillow has them, and the picture turned, so that columns are read as rows are, one stretch of memory each. "dense"
-    multiplies with two filter matrices, which suits a matrix unit. All stay within about one level of Pillow.
+    No resampled copy of a whole photo is made. "rows" takes the smallest of a few static windows that holds the box and
+    adds up the few source rows under each filter, then, the picture turned, the columns, one stretch of memory each;
+    levels in between are whole, as Pillow has them. "dense" multiplies with two filter matrices, which suits a matrix
+    unit. Both stay within about one level of Pillow.
 
     Args:
         photo: uint8 [B, PH, PW, 3], RGB, content in the top left corner.
         photo_hw: int32 [B, 2], height and width of the content.
         box_xyxy: float32 [B, 4], photo pixels, inside the content and of positive size.
         canvas_hw: static height and width of the canvas.
-        method: "dense", "taps", "rows", or "auto" for dense on a TPU, rows on a CPU and taps elsewhere.
+        method: "dense", "rows", or "auto" for dense on a TPU and rows elsewhere.
 
     Returns:
         Canvas uint8 [B, H, W, 3], zero outside the content, and the content's height and width int32 [B, 2].
@@ -71,15 +71,13 @@ def crop_resize(
     operands = photo, photo_hw, box_xyxy, valid_hw
     forms = {
         "dense": partial(_over_batch, partial(_dense, canvas_hw=canvas_hw)),
-        "taps": partial(_over_batch, partial(_in_window, canvas_hw=canvas_hw, resample=_by_taps)),
-        "rows": partial(_over_batch, partial(_in_window, canvas_hw=canvas_hw, resample=_by_rows)),
+        "rows": partial(_over_batch, partial(_in_window, canvas_hw=canvas_hw)),
     }
     if method == "auto":
         platform = traced_platform()
         if platform is None:  # decided when lowered, so that a program exported for several platforms has all forms
-            per_platform = {"tpu": forms["dense"], "cpu": forms["rows"], "default": forms["taps"]}
-            return jax.lax.platform_dependent(*operands, **per_platform), valid_hw
-        method = {"tpu": "dense", "cpu": "rows"}.get(platform, "taps")
+            return jax.lax.platform_dependent(*operands, tpu=forms["dense"], default=forms["rows"]), valid_hw
+        method = "dense" if platform == "tpu" else "rows"
     return forms[method](*operands), valid_hw
 
 
@@ -154,7 +152,6 @@ def _in_window(
     valid_hw: jax.Array,
     *,
     canvas_hw: tuple[int, int],
-    resample: Callable[..., jax.Array],
 ) -> jax.Array:
     whole = photos.shape[1], photos.shape[2]
     sides = [math.ceil(factor * max(canvas_hw)) for factor in _WINDOWS]
@@ -189,7 +186,7 @@ def _in_window(
             (jnp.clip(source[:taps] - corner[axis], 0, window[axis] - 1), weights[:taps])
             for axis, (source, weights) in enumerate(filters)
         ]
-        return resample(photos, number, corner, window, *inside)
+        return _by_rows(photos, number, corner, window, *inside)
 
     branches = [partial(of_window, *one) for one in zip(windows, reductions, strict=True)]
     return jax.lax.switch(choice, branches, photos, number, first, *filters)
@@ -205,25 +202,13 @@ def _taps(
     return jnp.minimum(source, photo_hw[axis] - 1).astype(jnp.int32), weights
 
 
-def _by_taps(
-    photos: jax.Array, number: jax.Array, corner: jax.Array, window: tuple[int, int], *filters: Filter
-) -> jax.Array:
-    """Levels uint8 [H, W, 3] of a window of one photo under the filters of both axes."""
-    pixels = jax.lax.dynamic_slice(photos, (number, corner[0], corner[1], 0), (1, *window, photos.shape[3]))[0]
-    for axis, (source, weights) in enumerate(filters):
-        place: tuple[slice, ...] = (slice(None),) * axis
-        terms = [
-            pixels.at[(*place, index)].get(mode="promise_in_bounds") * jnp.expand_dims(weight, (1 - axis, 2))
-            for index, weight in zip(source, weights, strict=True)
-        ]
-        pixels = reduce(jnp.add, terms)
-    return _to_levels(pixels)
-
-
 def _by_rows(
     photos: jax.Array, number: jax.Array, corner: jax.Array, window: tuple[int, int], *filters: Filter
 ) -> jax.Array:
-    """The same without a copy of the window; each pass writes rows of levels, between them the picture is turned."""
+    """Levels uint8 [H, W, 3] of a window of one photo under the filters of both axes, without a copy of the window.
+
+    Each pass writes rows of levels; between them the picture is turned.
+    """
     (down, weights_down), (across, weights_across) = filters
     height, width, channels = photos.shape[1:]
     lines = photos.reshape(-1, width * channels)

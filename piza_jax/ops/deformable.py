@@ -2,12 +2,13 @@
 
 On a TPU it is one packed gather: the four neighbours of a sampling point are stored side by side in one row of a table,
 so a point costs one row read instead of four. The table of one (sample, head) is small enough for a fast memory;
-``lax.map`` walks over them. The form of all other devices is in ``deformable_direct``.
+``lax.map`` walks over them. A GPU that Triton compiles for has kernels of its own, in ``deformable_kernel``, and all
+other devices the form in ``deformable_direct``.
 """
 
 import math
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,9 @@ from piza_jax.ops.platforms import traced_platform
 
 BATCH_AXES = ("data", "fsdp")
 HEAD_AXIS = "tensor"
-FORMS = ("direct", "packed")
+FORMS = ("direct", "packed", "kernel")
 _LOWERED = {"tpu": "packed", "default": "direct"}
+_LEAST_CAPABILITY = 8.0  # of a GPU, that XLA compiles Triton's kernels for
 
 
 def _pack_level(values: jax.Array, shape_hw: tuple[int, int]) -> jax.Array:
@@ -91,6 +93,12 @@ def _sample_local(
         return jax.lax.platform_dependent(values, locations, attention, **forms)
     if form == "direct":
         return deformable_direct.sample(values, locations, attention, shapes_hw)
+    if form == "kernel":
+        from piza_jax.ops import deformable_kernel  # Pallas takes a while to load
+
+        if not deformable_kernel.fits(values, locations, attention):
+            return run(values, locations, attention, form="direct")
+        return deformable_kernel.sample(values, locations, attention, shapes_hw)
     batch, queries, heads = locations.shape[:3]
     body = jax.checkpoint(partial(_sample_head, shapes_hw=shapes_hw))
     flat = tuple(
@@ -123,6 +131,24 @@ def _automatic_axes() -> dict[str, int]:
     return {name: mesh.shape[name] for name, kind in kinds if kind == jax.sharding.AxisType.Auto}
 
 
+def _form_for(platform: str | None) -> str | None:
+    if platform is None:
+        return None
+    if platform in ("gpu", "cuda") and _takes_kernels():
+        return "kernel"
+    return _LOWERED.get(platform, _LOWERED["default"])
+
+
+@cache
+def _takes_kernels() -> bool:
+    """Whether all GPUs here are NVIDIA's of Ampere or later; False without one, as where a program is but planned."""
+    try:
+        capabilities = [float(device.compute_capability) for device in jax.local_devices(backend="gpu")]
+    except (RuntimeError, AttributeError, ValueError):  # none, or of another maker, whose numbers are names
+        return False
+    return min(capabilities) >= _LEAST_CAPABILITY
+
+
 def deformable_attention(
     values: jax.Array,
     locations: jax.Array,
@@ -151,8 +177,7 @@ def deformable_attention(
         ValueError: unknown form.
     """
     if form is None:
-        platform = traced_platform()
-        form = None if platform is None else _LOWERED.get(platform, _LOWERED["default"])
+        form = _form_for(traced_platform())
     elif form not in FORMS:
         raise ValueError(f"form of deformable attention {form!r} is none of {', '.join(FORMS)}")
     run = partial(_sample_local, shapes_hw=tuple((int(h), int(w)) for h, w in shapes_hw), form=form)
