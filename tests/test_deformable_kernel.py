@@ -43,18 +43,27 @@ def test_half_precision_keeps_its_dtype_and_adds_up_gradients_in_float32():
     assert jnp.max(jnp.abs(found.astype(jnp.float32) - exact)) < 2**-8 * jnp.max(jnp.abs(exact))
 
 
-def lowered(form):
+def lowered(form, batch=3):
     def both(*inputs):
         out, back = jax.vjp(lambda *values: deformable_attention(*values, SHAPES_HW, form=form), *inputs)
         return back(out)
 
-    return jax.jit(both).trace(*operands()).lower(lowering_platforms=("cuda",)).as_text()
+    return jax.jit(both).trace(*operands(batch)).lower(lowering_platforms=("cuda",)).as_text()
 
 
 def test_a_program_for_cuda_has_one_kernel_each_way_and_an_exported_one_none():
     assert lowered("kernel").count("xla.gpu.triton") == 2
     with for_any_platform():  # what is exported runs on older GPUs too
         assert "triton" not in lowered(None)
+
+
+def test_under_a_mesh_each_device_has_kernels_of_its_own_samples_and_heads():
+    mesh = jax.make_mesh((4, 2), ("data", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    with jax.set_mesh(mesh):
+        calls = [line for line in lowered("kernel", batch=8).splitlines() if "xla.gpu.triton" in line]
+    assert len(calls) == 2
+    pairs, samples = 6 * 1, 2 * 2  # of 6 queries and 2 heads, of 2 levels and 2 points
+    assert all(f"tensor<2x{pairs}x{samples}xf32>" in line for line in calls)
 
 
 def test_arrays_that_the_kernels_cannot_count_have_the_direct_form(monkeypatch):
