@@ -38,9 +38,9 @@ def test_each_form_of_deformable_attention_is_timed_both_ways(monkeypatch):
     make_ours = deformable.make_ours
     monkeypatch.setattr(deformable, "make_ours", lambda *inputs: built.append(inputs[3:]) or make_ours(*inputs))
     rows = deformable.main(["--small", "--batch=1", "--runs=1", "--forms"]).splitlines()
-    assert built == [(form, backward) for form in deformable.FORMS for backward in (False, True)]
-    assert len(rows) == 2 + len(deformable.FORMS)
-    for form, row in zip(deformable.FORMS, rows[2:], strict=True):
+    forms = [form for form in deformable.FORMS if form != "kernel"]  # which needs a GPU
+    assert built == [(form, backward) for form in forms for backward in (False, True)]
+    for form, row in zip(forms, rows[2:], strict=True):
         time = r"[\d.]+ ms \([\d.]+\.\.[\d.]+\)"
         assert re.fullmatch(rf"\| {form} \| {time} \| {time} \|", row)
 
