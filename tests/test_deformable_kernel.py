@@ -73,16 +73,40 @@ def test_arrays_that_the_kernels_cannot_count_have_the_direct_form(monkeypatch):
     np.testing.assert_array_equal(found, deformable_attention(*inputs, SHAPES_HW, form="direct"))
 
 
+@pytest.fixture
+def gpus(monkeypatch):
+    """Pretends that there are GPUs of some compute capabilities."""
+
+    def pretend(*capabilities):
+        devices = [SimpleNamespace(compute_capability=one) for one in capabilities]
+        monkeypatch.setattr(jax, "local_devices", lambda backend: devices)
+
+    deformable._takes_kernels.cache_clear()
+    yield pretend
+    deformable._takes_kernels.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("capabilities", "form"),
     [(("9.0", "9.0"), "kernel"), (("8.0",), "kernel"), (("7.5", "9.0"), "direct"), (("gfx942",), "direct")],
 )
-def test_a_gpu_takes_the_kernels_from_ampere_on(monkeypatch, capabilities, form):
-    gpus = [SimpleNamespace(compute_capability=one) for one in capabilities]
-    monkeypatch.setattr(jax, "local_devices", lambda backend: gpus)
-    deformable._takes_kernels.cache_clear()
+def test_a_gpu_takes_the_kernels_from_ampere_on(gpus, capabilities, form):
+    gpus(*capabilities)
     assert deformable._form_for("gpu") == form
-    deformable._takes_kernels.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("flags", "form"),
+    [
+        ("--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0", "direct"),
+        ("--xla_gpu_exclude_nondeterministic_ops", "direct"),
+        ("--xla_gpu_deterministic_ops=false", "kernel"),
+    ],
+)
+def test_flags_that_ask_for_results_that_can_be_repeated_get_them(gpus, monkeypatch, flags, form):
+    gpus("9.0")
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    assert deformable._form_for("gpu") == form
 
 
 def test_a_plan_for_a_gpu_that_is_not_here_has_the_direct_form():

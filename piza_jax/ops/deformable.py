@@ -7,6 +7,8 @@ other devices the form in ``deformable_direct``.
 """
 
 import math
+import os
+import re
 from collections.abc import Sequence
 from functools import cache, partial
 
@@ -22,6 +24,8 @@ HEAD_AXIS = "tensor"
 FORMS = ("direct", "packed", "kernel")
 _LOWERED = {"tpu": "packed", "default": "direct"}
 _LEAST_CAPABILITY = 8.0  # of a GPU, that XLA compiles Triton's kernels for
+# In XLA_FLAGS: additions in an order that is not fixed are not wanted.
+_DETERMINISTIC = re.compile(r"--xla_gpu_(deterministic_ops|exclude_nondeterministic_ops)(=true|=1)?(\s|$)", re.I)
 
 
 def _pack_level(values: jax.Array, shape_hw: tuple[int, int]) -> jax.Array:
@@ -141,7 +145,12 @@ def _form_for(platform: str | None) -> str | None:
 
 @cache
 def _takes_kernels() -> bool:
-    """Whether all GPUs here are NVIDIA's of Ampere or later; False without one, as where a program is but planned."""
+    """Whether all GPUs here are NVIDIA's of Ampere or later, and XLA_FLAGS do not ask for results that can be repeated.
+
+    False without a GPU, as where a program is but planned.
+    """
+    if _DETERMINISTIC.search(os.environ.get("XLA_FLAGS", "")):
+        return False
     try:
         capabilities = [float(device.compute_capability) for device in jax.local_devices(backend="gpu")]
     except (RuntimeError, AttributeError, ValueError):  # none, or of another maker, whose numbers are names
