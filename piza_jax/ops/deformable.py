@@ -100,7 +100,7 @@ def _sample_local(
     if form == "kernel":
         from piza_jax.ops import deformable_kernel  # Pallas takes a while to load
 
-        if not deformable_kernel.fits(values, locations, attention):
+        if not deformable_kernel.fits(values, locations):
             return run(values, locations, attention, form="direct")
         return deformable_kernel.sample(values, locations, attention, shapes_hw)
     batch, queries, heads = locations.shape[:3]

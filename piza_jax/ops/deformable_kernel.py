@@ -6,6 +6,7 @@ gradient of the values in float32, in memory, by atomic additions, whose order i
 rounding.
 """
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -30,9 +31,10 @@ _ONE_PAIR = Blocks(1, 1)
 _MOST_ELEMENTS = 2**31 - 1  # of an array, whose places are counted in int32
 
 
-def fits(*operands: jax.Array) -> bool:
-    """Whether the kernels can count the elements of these arrays."""
-    return max(array.size for array in operands) <= _MOST_ELEMENTS
+def fits(values: jax.Array, locations: jax.Array) -> bool:
+    """Whether the kernels can count the elements of these arrays and of what comes out."""
+    out = math.prod(locations.shape[:3]) * values.shape[-1]
+    return max(values.size, locations.size, out) <= _MOST_ELEMENTS
 
 
 def sample(
