@@ -40,6 +40,7 @@ def test_each_form_of_deformable_attention_is_timed_both_ways(monkeypatch):
     rows = deformable.main(["--small", "--batch=1", "--runs=1", "--forms"]).splitlines()
     forms = [form for form in deformable.FORMS if form != "kernel"]  # which needs a GPU
     assert built == [(form, backward) for form in forms for backward in (False, True)]
+    assert len(rows) == 2 + len(forms)
     for form, row in zip(forms, rows[2:], strict=True):
         time = r"[\d.]+ ms \([\d.]+\.\.[\d.]+\)"
         assert re.fullmatch(rf"\| {form} \| {time} \| {time} \|", row)

@@ -1,4 +1,4 @@
-"""Deformable attention sampling for a CPU and a GPU: nothing that is gathered is ever written down.
+"""Deformable attention sampling for a CPU and older GPUs: nothing that is gathered is ever written down.
 
 The packed form gathers four neighbours in one read and combines them afterwards. A CPU has no use for that: what it
 gathers is four times the whole memory, which it writes and reads again, one core at a time; a GPU is a tenth slower
@@ -98,12 +98,9 @@ def _backward(
         # A product with ones is many times faster than a sum along the last axis.
         ones = jnp.ones((products.shape[-1], 1), jnp.float32)
         of_weights = (products.reshape(-1, products.shape[-1]) @ ones).reshape(rows.shape)
-        top_left, top_right, low_left, low_right = jax.lax.optimization_barrier(tuple(of_weights))
-        x, y = points.x, points.y
-        top, low = (1 - x) * top_left + x * top_right, (1 - x) * low_left + x * low_right
-        of_attention.append(jnp.where(points.inside, (1 - y) * top + y * low, 0.0))
-        across = (1 - y) * (top_right - top_left) + y * (low_right - low_left)
-        of_locations.append(jnp.stack([w * points.attention * across, h * points.attention * (low - top)], axis=1))
+        value, right, down = value_and_slopes(points.x, points.y, jax.lax.optimization_barrier(tuple(of_weights)))
+        of_attention.append(jnp.where(points.inside, value, 0.0))
+        of_locations.append(jnp.stack([w * points.attention * right, h * points.attention * down], axis=1))
     return (
         jnp.concatenate(of_values).astype(values.dtype),
         jnp.stack(of_locations).astype(locations.dtype),
@@ -112,6 +109,20 @@ def _backward(
 
 
 _sample_head.defvjp(_forward, _backward)
+
+
+def value_and_slopes(x: jax.Array, y: jax.Array, corners: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+    """Bilinear interpolation, and how much it grows to the right and downwards over the distance of two neighbours.
+
+    Args:
+        x: how far from the left neighbours to the right ones, 0..1.
+        y: the same downwards.
+        corners: values of the neighbours, top left, top right, bottom left, bottom right, shaped as x and y.
+    """
+    top_left, top_right, low_left, low_right = corners
+    top, low = (1 - x) * top_left + x * top_right, (1 - x) * low_left + x * low_right
+    right = (1 - y) * (top_right - top_left) + y * (low_right - low_left)
+    return (1 - y) * top + y * low, right, low - top
 
 
 def _tables(values: jax.Array, shapes_hw: Shapes) -> Iterator[tuple[jax.Array, tuple[int, int]]]:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-Shapes = tuple[tuple[int, int], ...]
+from piza_jax.ops.deformable_direct import Shapes, value_and_slopes
 
 
 class Blocks(NamedTuple):
@@ -214,13 +214,11 @@ def _backward_kernel(
             read = triton.load(values.at[index], mask=mask, other=0.0).astype(jnp.float32)
             products.append(jnp.sum(read * flow, axis=1))
             add(of_values, index, (point.weight * share)[:, None] * flow, mask=mask)
-        top_left, top_right, low_left, low_right = products
-        x, y, (h, w) = point.x, point.y, point.size
-        top, low = (1 - x) * top_left + x * top_right, (1 - x) * low_left + x * low_right
-        across = (1 - y) * (top_right - top_left) + y * (low_right - low_left)
+        h, w = point.size
+        value, right, down = value_and_slopes(point.x, point.y, products)
         for ref, column, grad in (
-            (of_attention, point.number, (1 - y) * top + y * low),
-            (of_locations, 2 * point.number, w * point.weight * across),
-            (of_locations, 2 * point.number + 1, h * point.weight * (low - top)),
+            (of_attention, point.number, value),
+            (of_locations, 2 * point.number, w * point.weight * right),
+            (of_locations, 2 * point.number + 1, h * point.weight * down),
         ):
             triton.store(ref.at[place.sample, place.pairs, column], grad, mask=place.there)
