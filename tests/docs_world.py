@@ -40,6 +40,7 @@ SIZES = {
     "piza evaluate --checkpoint": ["--num_records=1", "--max_steps=2", "--num_strips=1"],
     "piza evaluate --checkpoint=OUT --data_dir=DATA --split=val --curve": [
         *("--num_records=1", "--max_steps=2", "--curve_canvases=96"),
+        *("--method=piza", "--method=single", "--beam=2"),  # each way is a program; test_curve.py has them all
     ],
     "piza tune": ["--num_records=2", "--beams=1", "--stops", "0.5", "--backtracks", "0"],
     "piza export": ["--platforms=cpu", "--max_steps=1"],

@@ -129,7 +129,7 @@ def big_scenes():
 
 @pytest.mark.parametrize("word", ["sliding:64:0.25:nmm:min_score=0.9", "sliding:64:0.25:full:nmm:min_score=0.9"])
 def test_sliding_windows_find_what_a_single_pass_cannot_see(tokenizer, big_scenes, word):
-    photos, texts, boxes = big_scenes
+    photos, texts, boxes = (part[:2] for part in big_scenes)  # some two hundred windows each
     view = Preprocessing.for_canvas(CANVAS)
     once = Grounder(model_of(tokenizer), tokenizer, max_tokens=8, single_pass=True, preprocessing=view)
     assert min(errors_of(once.ground(photos, texts), boxes)) > 2

@@ -17,7 +17,7 @@ import pytest
 
 from piza_jax.cli_examples import EXAMPLES
 from tests import test_benchmarks
-from tests.docs_world import adapted, begins, execute, small_world, start
+from tests.docs_world import FOUND_ELSEWHERE, adapted, begins, execute, small_world, start
 from tests.ports import free_port
 from tests.test_docs import EVERY
 from tests.test_task import ROOT
@@ -43,7 +43,9 @@ COMMANDS = {" ".join(words): words for _, words in EVERY}
 COMMANDS |= {" ".join(shlex.split(line)): shlex.split(line) for lines in EXAMPLES.values() for line in lines}
 TOGETHER = [line for line in COMMANDS if "--coordinator" in line]
 SERVED = [line for line in COMMANDS if line.startswith(SERVERS)]
-RUN = [line for line in COMMANDS if not begins(line, ELSEWHERE) and line not in (*TOGETHER, *SERVED)]
+ALONE = [line for line in COMMANDS if not begins(line, ELSEWHERE) and line not in (*TOGETHER, *SERVED)]
+# Pages name one file in several ways; what is the same command here runs once.
+RUN = list({tuple(FOUND_ELSEWHERE.get(word, word) for word in COMMANDS[line]): line for line in ALONE}.values())
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from piza_jax.models.params import flatten_state
 from piza_jax.peft import select
 from piza_jax.piza.plain import switch_off
 from piza_jax.training import checkpoint, task
+from tests.conftest import HASTY
 from tests.peft_forms import ROOT, SMALL, form, run_config
 
 METHODS = ("piza_coop", "piza_lora", "piza_vpt")
@@ -45,7 +46,7 @@ def plain_run(tmp_path_factory):
 def runs(plain_run, tmp_path_factory):
     """{method: workdir} after runs from the command line, at the same time; their compilation is not worth its time."""
     workdirs = {method: tmp_path_factory.mktemp(method) for method in METHODS}
-    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": ""}
+    environment = {**os.environ, "XLA_FLAGS": " ".join(HASTY)}
     running = {
         method: subprocess.Popen(
             [
