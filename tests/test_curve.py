@@ -262,6 +262,18 @@ def test_the_command_measures_what_is_asked_for(files, tmp_path, monkeypatch, ca
     assert sorted(item.name for item in tmp_path.iterdir()) == ["new", "other.json"]
 
 
+def test_without_a_method_the_command_measures_all_ways(files, tmp_path, monkeypatch):
+    monkeypatch.setattr("piza_jax.grounder.open_model", lambda *_, **__: loaded(**ZOOM))
+    command = ["evaluate", "--checkpoint=any", *files[0], "--num_records=1", f"--curve={tmp_path}/curve"]
+    assert main([*command, "--max_steps=1"]) == 0
+    points = json.loads((tmp_path / "curve" / "curve.json").read_text())["points"]
+    zooms = ["piza, 1 step", *(f"piza, beam {beam}" for beam in curve.BEAMS)]
+    others = curve.default_words(True, ZOOM["canvas_hw"], 96)[1:]
+    labels = [point["label"] for point in points if "looking back" not in point["label"]]
+    assert labels == [*zooms, *others]
+    assert all(point["count"] == 1 and point["ms"] > 0 for point in points)
+
+
 def test_no_records_are_refused_by_name():
     with pytest.raises(PizaError, match="nothing to evaluate"):
         next(predictions(open_grounder(curve.Way("", "piza")), []))
