@@ -39,11 +39,14 @@ TRAINING = [
 SIZES = {
     "piza evaluate --checkpoint": ["--num_records=1", "--max_steps=2", "--num_strips=1"],
     "piza evaluate --checkpoint=OUT --data_dir=DATA --split=val --curve": [
-        *("--num_records=1", "--max_steps=2", "--curve_canvases=96"),
+        *("--num_records=1", "--max_steps=1", "--curve_canvases=96"),
         *("--method=piza", "--method=single", "--beam=2"),  # each way is a program; test_curve.py has them all
     ],
     "piza tune": ["--num_records=2", "--beams=1", "--stops", "0.5", "--backtracks", "0"],
     "piza export": ["--platforms=cpu", "--max_steps=1"],
+    # A program for each size of photos; test_exported.py has them all.
+    "piza export TARGET --checkpoint=OUT": ["--platforms=cpu", "--max_steps=1", "--photo_hw=240,320"],
+    "piza export TARGET --checkpoint=OUT --batch": ["--platforms=cpu", "--max_steps=1"],
     "piza ground": ["--max_steps=2"],
     "piza data --data_dir": ["--num=2"],
     "python -m tfds_sorec.build_mini": ["--scale=0.0001", "--workers=1"],

@@ -10,7 +10,7 @@ import pytest
 from tests.test_task import ROOT
 
 # Prints what was done, the number of devices, and page faults in a call of a program with 130 MB of temporaries: the
-# median of five, for a small block may settle among them once, and one of them has a new place then.
+# median of three, for a small block may settle among them once, and one of them has a new place then.
 SCRIPT = """
 import json, os, resource, statistics, sys
 from piza_jax import cpu
@@ -21,7 +21,7 @@ import jax, jax.numpy as jnp
 x = jnp.ones((64, 512, 512))
 call = jax.jit(lambda x: jnp.sum(jnp.flip(x, 1) @ jnp.sin(x)))
 faults = []
-for _ in range(8):
+for _ in range(6):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     call(x).block_until_ready()
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)

@@ -19,6 +19,7 @@ from PIL import Image
 import piza_jax
 from piza_jax import cli
 from piza_jax.convert.load import Loaded
+from piza_jax.data.pairs import PHOTO_SIDES
 from piza_jax.data.tokenize import Tokenizer
 from piza_jax.errors import PizaError
 from piza_jax.export_zoom import export_zoom
@@ -289,8 +290,20 @@ def test_a_folder_is_written_whole_or_not_at_all(grounder, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_sizes_there_is_a_program_for_photos_of_every_size(fake, tmp_path, monkeypatch, capsys):
+    load = piza_jax.load
+    monkeypatch.setattr(piza_jax, "load", lambda _, **options: load(fake, **options), raising=False)
+    target = tmp_path / "every"
+    assert cli.main(["export", str(target), "--checkpoint=MODEL", "--max_steps=1"]) == 0
+    about = piza_jax.load_exported(target).about
+    assert [one.photo_hw for one in about.zooms] == [(side, side) for side in PHOTO_SIDES]
+    assert about.platforms == ("cpu", "cuda", "tpu")
+    shown = capsys.readouterr().out
+    assert all(f"{side} x {side}" in shown for side in PHOTO_SIDES)
+
+
 def test_the_command_exports_what_its_options_say(fake, tmp_path, monkeypatch, capsys):
-    load = piza_jax.grounder.load
+    load = piza_jax.load
     monkeypatch.setattr(piza_jax, "load", lambda _, **options: load(fake, **options), raising=False)
     target = tmp_path / "new"
     given = ["export", str(target), "--checkpoint=MODEL"]
