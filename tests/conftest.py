@@ -7,7 +7,7 @@ from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most programs of the tests run once or twice, and nearly all of their time would go into optimising them. The tests
-# of the quickstart and the notebooks start processes of their own, which compile as users do.
+# of the quickstart and of the demo's page start processes of their own, which compile as users do.
 HASTY = (
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
