@@ -290,9 +290,15 @@ def test_a_folder_is_written_whole_or_not_at_all(grounder, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_sizes_there_is_a_program_for_photos_of_every_size(fake, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def fake_model(fake, monkeypatch):
+    """Commands open the small detector, whatever --checkpoint names."""
     load = piza_jax.load
     monkeypatch.setattr(piza_jax, "load", lambda _, **options: load(fake, **options), raising=False)
+
+
+@pytest.mark.usefixtures("fake_model")
+def test_without_sizes_there_is_a_program_for_photos_of_every_size(tmp_path, capsys):
     target = tmp_path / "every"
     assert cli.main(["export", str(target), "--checkpoint=MODEL", "--max_steps=1"]) == 0
     about = piza_jax.load_exported(target).about
@@ -302,9 +308,8 @@ def test_without_sizes_there_is_a_program_for_photos_of_every_size(fake, tmp_pat
     assert all(f"{side} x {side}" in shown for side in PHOTO_SIDES)
 
 
-def test_the_command_exports_what_its_options_say(fake, tmp_path, monkeypatch, capsys):
-    load = piza_jax.load
-    monkeypatch.setattr(piza_jax, "load", lambda _, **options: load(fake, **options), raising=False)
+@pytest.mark.usefixtures("fake_model")
+def test_the_command_exports_what_its_options_say(tmp_path, capsys):
     target = tmp_path / "new"
     given = ["export", str(target), "--checkpoint=MODEL"]
     options = ["--batch=2", "--platforms=cpu", "--photo_hw=300,600", "--max_steps=1", "--orientation=upright"]
