@@ -43,9 +43,8 @@ SIZES = {
         *("--method=piza", "--method=single", "--beam=2"),  # each way is a program; test_curve.py has them all
     ],
     "piza tune": ["--num_records=2", "--beams=1", "--stops", "0.5", "--backtracks", "0"],
-    "piza export": ["--platforms=cpu", "--max_steps=1"],
     # A program for each size of photos; test_exported.py has them all.
-    "piza export TARGET --checkpoint=OUT": ["--platforms=cpu", "--max_steps=1", "--photo_hw=240,320"],
+    "piza export": ["--platforms=cpu", "--max_steps=1", "--photo_hw=240,320"],
     "piza export TARGET --checkpoint=OUT --batch": ["--platforms=cpu", "--max_steps=1"],
     "piza ground": ["--max_steps=2"],
     "piza data --data_dir": ["--num=2"],
