@@ -36,15 +36,15 @@ class BiAttention(nnx.Module):
         dim, inner, tokens = image.shape[-1], self.image_query.out_features, text.shape[1]
         through_tokens = dim * self.heads * tokens <= inner * (dim + tokens)  # products of a cell, times three
         key = self._split(self.text_query(text)) * (inner // self.heads) ** -0.5  # [B, L, h, E]
-        score = self._scores_through_tokens if through_tokens else self._scores
-        scores = score(image, key).astype(jnp.float32)  # [B, N, h, L]
-        to_image = scores
-        if self.mask_text:
-            to_image = jnp.where(token_mask[:, None, None], scores, -jnp.inf)
-        to_text = jnp.where(image_mask[:, :, None, None], scores, -jnp.inf)
+        if through_tokens:
+            score, gather, cells = self._scores_through_tokens, self._gather_through_tokens, 1  # [B, N, h, L]
+        else:
+            score, gather, cells = self._scores, self._gather, 2  # [B, h, N, L]
+        scores = score(image, key).astype(jnp.float32)
+        to_image = jnp.where(token_mask[:, None, None], scores, -jnp.inf) if self.mask_text else scores
+        to_text = jnp.where(jnp.expand_dims(image_mask, (3 - cells, 3)), scores, -jnp.inf)
         from_text = jax.nn.softmax(to_image, axis=-1).astype(image.dtype)
-        from_image = jax.nn.softmax(to_text, axis=1).astype(image.dtype)
-        gather = self._gather_through_tokens if through_tokens else self._gather
+        from_image = jax.nn.softmax(to_text, axis=cells).astype(image.dtype)
         return gather(image, self._split(self.text_value(text)), from_text, from_image)
 
     def _split(self, x: jax.Array) -> jax.Array:
@@ -52,13 +52,14 @@ class BiAttention(nnx.Module):
         return x.reshape(*x.shape[:-1], self.heads, -1)
 
     def _scores(self, image: jax.Array, key: jax.Array) -> jax.Array:
-        return jnp.einsum("bnhe,blhe->bnhl", self._split(self.image_query(image)), key)
+        # A CPU multiplies many matrices head by head; with the heads inside it would turn the scores around and back.
+        return jnp.einsum("bnhe,blhe->bhnl", self._split(self.image_query(image)), key)
 
     def _gather(
         self, image: jax.Array, text_value: jax.Array, from_text: jax.Array, from_image: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        image_delta = jnp.einsum("bnhl,blhe->bnhe", from_text, text_value)
-        text_delta = jnp.einsum("bnhl,bnhe->blhe", from_image, self._split(self.image_value(image)))
+        image_delta = jnp.einsum("bhnl,blhe->bnhe", from_text, text_value)
+        text_delta = jnp.einsum("bhnl,bnhe->blhe", from_image, self._split(self.image_value(image)))
         return self.image_out(_joined(image_delta)), self.text_out(_joined(text_delta))
 
     def _scores_through_tokens(self, image: jax.Array, key: jax.Array) -> jax.Array:
