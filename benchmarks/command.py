@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from piza_jax import compile_cache, cpu
+from piza_jax import compile_cache, cpu, garbage
 from piza_jax.errors import PizaError
 
 Main = Callable[[Sequence[str] | None], None]
@@ -29,5 +29,6 @@ def start(main: Callable[[], int]) -> NoReturn:
     """Set the process up as ``piza train`` does and end it with the status of ``main``."""
     cpu.keep_memory()
     cpu.split(2)
+    garbage.collect_seldom()
     compile_cache.enable()
     raise SystemExit(main())

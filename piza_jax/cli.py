@@ -479,8 +479,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def program() -> None:
     """The command line as a program of its own, which keeps what it compiles for its next start."""
-    from piza_jax import compile_cache, cpu
+    from piza_jax import compile_cache, cpu, garbage
 
+    garbage.collect_seldom()
     compile_cache.enable()
     if sys.argv[1:2] == ["train"]:
         cpu.keep_memory()

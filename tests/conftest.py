@@ -7,7 +7,7 @@ from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most programs of the tests run once or twice, and nearly all of their time would go into optimising them. The tests
-# of the quickstart and of the demo's page start processes of their own, which compile as users do.
+# of the demo's page start a process of its own, which compiles as users do.
 HASTY = (
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
@@ -22,7 +22,10 @@ os.environ["XLA_FLAGS"] = " ".join((*_given.split(), *_devices, *_hasty))
 
 import pytest  # noqa: E402
 
+from piza_jax import garbage  # noqa: E402
 from tests import figures  # noqa: E402
+
+garbage.collect_seldom()
 
 SHARED = Path(os.environ.get("PIZA_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 

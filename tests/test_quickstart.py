@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import quickstart
+from tests.conftest import HASTY
 from tests.test_task import ROOT
 
 
@@ -22,7 +23,11 @@ def command() -> str:
 
 
 def run(words: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "XLA_FLAGS": "", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": " ".join(HASTY),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
     return subprocess.run(words, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 

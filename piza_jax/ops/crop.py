@@ -6,7 +6,7 @@ reduction (antialiased), in the coordinates of a float box. The geometry is that
 
 import math
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -174,6 +174,7 @@ def _in_window(
     def of_window(
         window: tuple[int, int],
         reduction: float,
+        seldom: bool,
         photos: jax.Array,
         number: jax.Array,
         first: jax.Array,
@@ -186,9 +187,10 @@ def _in_window(
             (jnp.clip(source[:taps] - corner[axis], 0, window[axis] - 1), weights[:taps])
             for axis, (source, weights) in enumerate(filters)
         ]
-        return _by_rows(photos, number, corner, window, *inside)
+        return _by_rows(photos, number, corner, window, seldom, *inside)
 
-    branches = [partial(of_window, *one) for one in zip(windows, reductions, strict=True)]
+    seldom = [False] * (len(windows) - 1) + [True]  # thin views alone need the last
+    branches = [partial(of_window, *one) for one in zip(windows, reductions, seldom, strict=True)]
     return jax.lax.switch(choice, branches, photos, number, first, *filters)
 
 
@@ -203,7 +205,7 @@ def _taps(
 
 
 def _by_rows(
-    photos: jax.Array, number: jax.Array, corner: jax.Array, window: tuple[int, int], *filters: Filter
+    photos: jax.Array, number: jax.Array, corner: jax.Array, window: tuple[int, int], seldom: bool, *filters: Filter
 ) -> jax.Array:
     """Levels uint8 [H, W, 3] of a window of one photo under the filters of both axes, without a copy of the window.
 
@@ -213,30 +215,41 @@ def _by_rows(
     height, width, channels = photos.shape[1:]
     lines = photos.reshape(-1, width * channels)
     down = down + number * height + corner[0]
-    rows = _weigh_rows(lines, down, weights_down, corner[1] * channels, window[1] * channels)  # [H, w * 3]
+    rows = _weigh_rows(lines, down, weights_down, corner[1] * channels, window[1] * channels, seldom)  # [H, w * 3]
     columns = rows.reshape(-1, window[1], channels).swapaxes(0, 1).reshape(window[1], -1)  # [w, H * 3]
-    done = _weigh_rows(columns, across, weights_across, jnp.int32(0), columns.shape[1])  # [W, H * 3]
+    done = _weigh_rows(columns, across, weights_across, jnp.int32(0), columns.shape[1], seldom)  # [W, H * 3]
     return done.reshape(done.shape[0], -1, channels).swapaxes(0, 1)
 
 
-def _weigh_rows(lines: jax.Array, rows: jax.Array, weights: jax.Array, first: jax.Array, width: int) -> jax.Array:
+def _weigh_rows(
+    lines: jax.Array, rows: jax.Array, weights: jax.Array, first: jax.Array, width: int, seldom: bool
+) -> jax.Array:
     """Weighted sums, uint8 [N, width], of rows of lines uint8 [h, n] from element ``first`` on.
 
-    Rows and their weights are [taps, N].
+    Rows and their weights are [taps, N]. What is ``seldom`` run loops over them: a smaller program, but a slower one.
     """
     each = jax.lax.GatherDimensionNumbers(offset_dims=(1,), collapsed_slice_dims=(0,), start_index_map=(0, 1))
     taps, outputs = rows.shape
     size = math.ceil(outputs / _PIECES)
     # The last piece starts earlier where they do not divide the rows, and writes some of them again.
     starts = jnp.minimum(jnp.arange(_PIECES) * size, outputs - size)
+    corners = jnp.stack([rows, jnp.full_like(rows, first)], axis=-1)  # [taps, N, 2]
 
     def piece(number: jax.Array, out: jax.Array) -> jax.Array:
-        terms = []
-        for tap in range(taps):
-            row, weight = (jax.lax.dynamic_slice(one[tap], (starts[number],), (size,)) for one in (rows, weights))
-            corners = jnp.stack([row, jnp.full_like(row, first)], axis=1)
-            read = jax.lax.gather(lines, corners, each, (1, width), mode="promise_in_bounds")  # [size, width]
-            terms.append(read * weight[:, None])
-        return jax.lax.dynamic_update_slice(out, _to_levels(reduce(jnp.add, terms)), (starts[number], 0))
+        start = starts[number]
+        within = jax.lax.dynamic_slice_in_dim(corners, start, size, axis=1)
+        shares = jax.lax.dynamic_slice_in_dim(weights, start, size, axis=1)
+
+        def add(tap: int | jax.Array, total: jax.Array) -> jax.Array:
+            read = jax.lax.gather(lines, within[tap], each, (1, width), mode="promise_in_bounds")  # [size, width]
+            return total + read * shares[tap][:, None]
+
+        total = jnp.zeros((size, width), jnp.float32)
+        if seldom:
+            total = jax.lax.fori_loop(0, taps, add, total)
+        else:
+            for tap in range(taps):
+                total = add(tap, total)
+        return jax.lax.dynamic_update_slice(out, _to_levels(total), (start, jnp.int32(0)))
 
     return jax.lax.fori_loop(0, _PIECES, piece, jnp.zeros((outputs, width), jnp.uint8))

@@ -152,4 +152,8 @@ def _steps(width: int) -> Sequence[int]:
 
 
 def _read(table: jax.Array, rows: jax.Array) -> jax.Array:
-    return table.at[rows].get(mode="promise_in_bounds")
+    """Rows [..., C] of a table [N, C]; unlike ``table[rows]`` without a look at which of the numbers are negative."""
+    dimensions = jax.lax.GatherDimensionNumbers(
+        offset_dims=(rows.ndim,), collapsed_slice_dims=(0,), start_index_map=(0,)
+    )
+    return jax.lax.gather(table, rows[..., None], dimensions, (1, table.shape[1]), mode="promise_in_bounds")
