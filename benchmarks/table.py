@@ -91,7 +91,7 @@ def finish(title: str, head: Sequence[str], cells: Sequence[str], append: bool) 
 
 
 def append_row(path: Path, title: str, head: Sequence[str], row: str) -> None:
-    """Put a row at the end of the table under a heading of a Markdown file, which gets both where it has none.
+    """Put a row at the end of the first table under a heading of a Markdown file, which gets both where it has none.
 
     Raises:
         PizaError: the table there has another head.
@@ -102,13 +102,14 @@ def append_row(path: Path, title: str, head: Sequence[str], row: str) -> None:
         lines += [*([""] if lines else []), heading, ""]
     start = lines.index(heading) + 1
     end = next((i for i in range(start, len(lines)) if lines[i].startswith("#")), len(lines))
-    table = [i for i in range(start, end) if lines[i].startswith("|")]
-    if table and lines[table[0]] != _row(head):
-        raise PizaError(f"the table under {heading!r} in {path} has another head; rename that heading")
-    if table:
-        lines.insert(table[-1] + 1, row)
-    else:
+    table = next((i for i in range(start, end) if lines[i].startswith("|")), None)
+    if table is None:
         lines[end:end] = [_row(head), _rule(head), row]
+    elif lines[table] != _row(head):
+        raise PizaError(f"the table under {heading!r} in {path} has another head; rename that heading")
+    else:
+        after = next((i for i in range(table, end) if not lines[i].startswith("|")), end)
+        lines.insert(after, row)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     os.replace(temporary, path)

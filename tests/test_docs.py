@@ -19,6 +19,7 @@ import yaml
 from flax import nnx
 from PIL import Image
 
+from benchmarks import table
 from docs import make_figures
 from docs.examples import ssf
 from piza_jax import cli
@@ -184,6 +185,21 @@ def test_the_peft_example_starts_as_the_detector_and_trains_only_what_it_adds():
         line for line in text.splitlines() if line.strip() and not line.strip().startswith(('"""', "import", "from"))
     ]
     assert len(lines) <= 30
+
+
+def test_speeds_in_the_readme_are_rows_of_the_results():
+    def rows(path, cells):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        found = [re.split(r"(?<!\\) \| ", line.strip("| ")) for line in lines if line.startswith("| ")]
+        return [row for row in found if len(row) == cells and row[-1] not in ("ratio", "command")]
+
+    measured = {
+        tuple(cell.split(" (")[0] for cell in row[5:8])
+        for row in rows(ROOT / "benchmarks" / "RESULTS.md", len(table.HEAD))
+    }
+    shown = [tuple(row[2:]) for row in rows(ROOT / "README.md", 5)]
+    assert shown
+    assert set(shown) <= measured
 
 
 def test_the_citation_names_the_software_and_the_paper():

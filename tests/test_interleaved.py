@@ -101,6 +101,18 @@ def test_rows_are_added_under_their_own_heading(tmp_path, monkeypatch, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["RESULTS.md"]
 
 
+def test_a_row_goes_below_the_first_table_of_its_heading(tmp_path):
+    path = tmp_path / "RESULTS.md"
+    parts = "\n\nBy part:\n\n| part |\n|---|\n| all |\n\n"
+    path.write_text(f"## A\n\n| x |\n|---|\n| 1 |{parts}## B\n\n| y |\n|---|\n")
+    table.append_row(path, "A", ("x",), "| 2 |")
+    table.append_row(path, "B", ("y",), "| 3 |")
+    table.append_row(path, "C", ("z",), "| 4 |")
+    assert path.read_text() == (
+        f"## A\n\n| x |\n|---|\n| 1 |\n| 2 |{parts}## B\n\n| y |\n|---|\n| 3 |\n\n## C\n\n| z |\n|---|\n| 4 |\n"
+    )
+
+
 def test_sides_that_differ_give_no_row(capsys):
     assert interleaved.check("box", 0.0123, 0.05) == "box 1.2e-02"
     for wrong in (0.06, float("nan")):
