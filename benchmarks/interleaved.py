@@ -170,6 +170,7 @@ def alternate(
     runs: int,
     *,
     warm_up: int = 1,
+    settle: int = 0,
     pause: float = 0.1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Timing, Timing]:
@@ -180,6 +181,8 @@ def alternate(
         peer: the same.
         runs: measured calls of each.
         warm_up: calls of each between the first one and these.
+        settle: calls of a side before each measured one, where work is timed that goes on, as a training's does: the
+            first call after the other side may wait for memory that the other has left in pieces.
         pause: seconds before each measured call, in which the other side's threads, which wait for work at full speed,
             go to sleep.
         clock: what tells the time.
@@ -197,6 +200,8 @@ def alternate(
     for _ in range(runs):
         for side, times in zip(sides, seconds, strict=True):
             gc.collect()
+            for _ in range(settle):
+                side()
             time.sleep(pause)
             times.append(_seconds(side, clock))
     return Timing(first[0], tuple(seconds[0])), Timing(first[1], tuple(seconds[1]))

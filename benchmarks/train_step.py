@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> str:
         def peer() -> None:
             told[1].append([float(value) for value in theirs.step(tensors)])
 
-        times = interleaved.alternate(lambda: told[0].append(ours.step(on_device)), peer, options.runs)
+        times = interleaved.alternate(lambda: told[0].append(ours.step(on_device)), peer, options.runs, settle=1)
         difference = _difference(np.array(told), MOST[machine.dtype])
         trace.show(lambda: ours.step(on_device), machine.device, options)
     print(f"ours: {flops / 1e12:.3g} TFLOP in matrix products a step, {flops / 1e12 / times[0].median:.3g} TFLOP/s")

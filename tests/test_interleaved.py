@@ -43,6 +43,15 @@ def test_sides_alternate_and_the_first_call_is_apart():
         interleaved.alternate(ours, peer, 0)
 
 
+def test_a_side_that_settles_is_timed_from_its_second_call_of_a_turn():
+    clock = Clock()
+    ours = clock.worker("ours", 9.0, 5.0, 7.0, 1.0, 8.0, 3.0)
+    peer = clock.worker("peer", 4.0, 7.0, 6.0, 2.0, 9.0, 2.5)
+    timings = interleaved.alternate(ours, peer, 2, settle=1, pause=0, clock=clock)
+    assert clock.log == ["ours", "peer"] * 2 + ["ours", "ours", "peer", "peer"] * 2
+    assert timings == (interleaved.Timing(9.0, (1.0, 3.0)), interleaved.Timing(4.0, (2.0, 2.5)))
+
+
 def test_the_pipelines_runs_begin_anew_after_their_warm_batches():
     log = []
 
