@@ -182,7 +182,7 @@ def alternate(
         runs: measured calls of each.
         warm_up: calls of each between the first one and these.
         settle: calls of a side before each measured one, where work is timed that goes on, as a training's does: the
-            first call after the other side may wait for memory that the other has left in pieces.
+            first call after the other side may take longer, in the system, than those that follow it.
         pause: seconds before each measured call, in which the other side's threads, which wait for work at full speed,
             go to sleep.
         clock: what tells the time.
