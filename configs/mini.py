@@ -83,7 +83,7 @@ def _fine_tune(config: ConfigDict, method: str, split: str) -> None:
     config.peft = method
     # Four photo pixels in one of the canvas: the first look tells kinds and colours of most things.
     config.data.update(kind="tfds", dataset="sorec_mini", split=split, canvas_hw=(384, 512), max_tokens=48)
-    config.data.scale_range = (1.0, 1.0)  # as streets are looked at; smaller, the least targets have no pixel left
+    config.data.scale_range = (1.0, 1.0)  # as large as views are looked at
     config.loss.aim_px = 8.0  # a cell of the finest level
     if "coop" in method:
         config.optimizer.learning_rate = 1e-2  # a few vectors of a frozen model learn next to nothing at 1e-3
