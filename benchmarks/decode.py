@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             config = sample_config(load_config(f"configs/piza_sorec.py{argument}"))
             every.append(Data(f"real photos ({sizes}), {says}", photos, config))
     mini = MiniSource("train_s", 1 if options.small else 8)
-    config = sample_config(load_config("configs/mini.py"))
+    config = sample_config(load_config("configs/mini.py", ["data.scale_range=(0.8,1.0)"]))
     every.append(Data("SOREC-mini, zooming", by_photo([mini[index] for index in range(len(mini))]), config))
     before, views.DECODE_MARGIN = views.DECODE_MARGIN, options.margin
     try:
